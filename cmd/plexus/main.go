@@ -1,0 +1,149 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command plexus is the CNI plugin: container runtimes run it for each pod sandbox, with the CNI environment and the
+// network configuration on stdin.
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/logfile"
+	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/plugin"
+	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/internal/source/manifest"
+)
+
+// deviceInfoDir is fixed by the Device Information Specification 1.1.0.
+const deviceInfoDir = "/var/run/k8s.cni.cncf.io/devinfo"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := run(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	if printErr := err.Print(); printErr != nil {
+		fmt.Fprintln(os.Stderr, err, printErr)
+	}
+	os.Exit(1)
+}
+
+func run(ctx context.Context) *types.Error {
+	if err := boundStdin(); err != nil {
+		return err
+	}
+	p := &plugin.Plugin{
+		Source:        openSource,
+		Kernel:        netdev.NewLinux(),
+		Log:           openLog,
+		DeviceInfoDir: deviceInfoDir,
+	}
+	return skel.PluginMainFuncsWithError(skel.CNIFuncs{
+		Add: func(a *skel.CmdArgs) error {
+			result, err := p.Add(ctx, a)
+			if err != nil {
+				return plugin.Error(err)
+			}
+			return result.Print()
+		},
+		Del:    verb(ctx, p.Del),
+		Check:  verb(ctx, p.Check),
+		GC:     verb(ctx, p.GC),
+		Status: verb(ctx, p.Status),
+	}, version.All, about())
+}
+
+func verb(ctx context.Context, f func(context.Context, *skel.CmdArgs) error) func(*skel.CmdArgs) error {
+	return func(a *skel.CmdArgs) error {
+		if err := f(ctx, a); err != nil {
+			return plugin.Error(err)
+		}
+		return nil
+	}
+}
+
+// boundStdin puts a bounded copy of the configuration in the place of stdin, which skel reads without a limit.
+func boundStdin() *types.Error {
+	switch os.Getenv("CNI_COMMAND") {
+	case "", "VERSION": // they need none
+		return nil
+	}
+	conf, err := io.ReadAll(io.LimitReader(os.Stdin, config.MaxBytes+1))
+	if err != nil {
+		return types.NewError(types.ErrIOFailure, "read the configuration from stdin: "+err.Error(), "")
+	}
+	if len(conf) > config.MaxBytes {
+		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("the configuration on stdin has more than %d bytes", config.MaxBytes), "")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return types.NewError(types.ErrIOFailure, err.Error(), "")
+	}
+	os.Stdin = r
+	go func() {
+		_, _ = io.Copy(w, bytes.NewReader(conf)) // the reader has gone only when the process has
+		_ = w.Close()
+	}()
+	return nil
+}
+
+// openSource picks where cluster knowledge comes from.
+func openSource(c *config.Config) (source.Source, error) {
+	switch {
+	case c.DaemonSocketDir != "":
+		return nil, fmt.Errorf("%w: daemonSocketDir: this version has no daemon yet: use manifestDir, or only delegates", config.ErrInvalid)
+	case c.Kubeconfig != "":
+		return nil, fmt.Errorf("%w: kubeconfig: this version can not ask an API server yet: use manifestDir, or only delegates", config.ErrInvalid)
+	case c.ManifestDir != "":
+		return manifest.New(c.ManifestDir), nil
+	}
+	return nil, nil //nolint:nilnil // no source is a choice
+}
+
+// openLog opens the log that the configuration asks for. A pod gets its networks also when the log can not be written.
+func openLog(c config.Log) *slog.Logger {
+	var out io.Writer = io.Discard
+	if c.ToStderr {
+		out = os.Stderr
+	}
+	options := &slog.HandlerOptions{Level: c.Level}
+	if c.File == "" {
+		return slog.New(slog.NewTextHandler(out, options))
+	}
+	file, err := logfile.Open(c.File, logfile.Options{MaxSizeMB: c.MaxSizeMB, MaxBackups: c.MaxBackups, MaxAgeDays: c.MaxAgeDays, Compress: c.Compress})
+	if err != nil {
+		log := slog.New(slog.NewTextHandler(os.Stderr, options))
+		log.Warn("open the log file; logging to stderr", "logFile", c.File, "error", err)
+		return log
+	}
+	if c.ToStderr {
+		out = io.MultiWriter(out, file)
+	} else {
+		out = file
+	}
+	return slog.New(slog.NewTextHandler(out, options))
+}
+
+func about() string {
+	v := "(unknown version)"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		v = info.Main.Version
+	}
+	return "CNI meta-plugin Plexus " + v
+}

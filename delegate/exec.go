@@ -1,0 +1,180 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package delegate
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+const (
+	// MaxOutputBytes bounds what a plugin may print on stdout; a result has a few KiB.
+	MaxOutputBytes = 4 << 20
+	// keepStderrBytes is how much of a plugin's stderr an error message carries.
+	keepStderrBytes = 2 << 10
+	// waitDelay is how long a killed plugin's pipes may stay open (in the hands of its children) before they are closed.
+	waitDelay = 2 * time.Second
+	// A plugin binary that is being replaced can not be run for a moment ("text file busy").
+	busyTries = 20
+	busyDelay = 100 * time.Millisecond
+)
+
+// Builtin is a plugin that runs within Plexus. stdin, environ, the returned stdout and errors are those of a CNI plugin.
+type Builtin func(ctx context.Context, stdin []byte, environ []string) ([]byte, error)
+
+// Exec runs plugins for libcni, in place of libcni's own: each try is a process of its own, bounded in time and
+// output, and killed with its children.
+type Exec struct {
+	version.PluginDecoder
+	// Timeout bounds one call of one plugin.
+	Timeout time.Duration
+	// Builtins are served in-process, by plugin type.
+	Builtins map[string]Builtin
+	// Inherit is handed to each plugin, and so to its children, as file descriptor 3. Plexus hands on the lock of the
+	// sandbox: should Plexus be killed, the lock is held until the last of them has ended, and a DEL does not race with them.
+	Inherit *os.File
+}
+
+var _ invoke.Exec = (*Exec)(nil)
+
+// builtinPath is what stands for the path of an in-process plugin.
+const builtinPath = "builtin:"
+
+// FindInPath implements [invoke.Exec].
+func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
+	if _, ok := e.Builtins[plugin]; ok {
+		return builtinPath + plugin, nil
+	}
+	path, err := invoke.FindInPath(plugin, paths)
+	if err != nil {
+		return "", fmt.Errorf("%w: no plugin %q in %s: install it there, or correct the configuration's \"type\"", ErrInvalid, plugin, strings.Join(paths, " or "))
+	}
+	return path, nil
+}
+
+// ExecPlugin implements [invoke.Exec].
+func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	name := filepath.Base(path)
+	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
+	defer cancel()
+	stdout, err := e.call(callCtx, path, stdin, environ)
+	switch {
+	case err == nil:
+		return stdout, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("plugin %s: killed, because the call of Plexus was cancelled: %w", name, context.Cause(ctx))
+	case callCtx.Err() != nil:
+		return nil, fmt.Errorf("plugin %s: did not finish within %v and was killed (\"delegateTimeoutSeconds\"): %w", name, e.Timeout, context.DeadlineExceeded)
+	}
+	return nil, fmt.Errorf("plugin %s: %w", name, err)
+}
+
+func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	if name, ok := strings.CutPrefix(path, builtinPath); ok {
+		return e.Builtins[name](ctx, stdin, environ)
+	}
+	for try := 1; ; try++ {
+		stdout, err := e.run(ctx, path, stdin, environ)
+		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries {
+			return stdout, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(busyDelay):
+		}
+	}
+}
+
+// run starts the plugin once and waits for it.
+func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	stdout, stderr := &capped{most: MaxOutputBytes}, &tail{}
+	cmd := exec.CommandContext(ctx, path) //nolint:gosec // running plugins is what a meta-plugin is for; FindInPath chose it
+	cmd.Env = environ
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Stdout = stdout
+	cmd.Stderr = stderr
+	cmd.WaitDelay = waitDelay
+	// A group of its own, so that the plugin's children (its IPAM) are killed with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	if e.Inherit != nil {
+		cmd.ExtraFiles = []*os.File{e.Inherit}
+	}
+	err := cmd.Run()
+	if stdout.overflow {
+		return nil, fmt.Errorf("printed more than %d bytes on stdout", MaxOutputBytes)
+	}
+	if err != nil {
+		return nil, pluginError(err, stdout.Bytes(), stderr.String())
+	}
+	return stdout.Bytes(), nil
+}
+
+// pluginError makes an error of a failed run. What the plugin printed by the rules of CNI is kept as it is, a [types.Error].
+func pluginError(err error, stdout []byte, stderr string) error {
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+		return err // it was not started, or its pipes failed
+	}
+	said := strings.TrimSpace(stderr)
+	if len(bytes.TrimSpace(stdout)) == 0 {
+		if said == "" {
+			return fmt.Errorf("ended with %w and said nothing", err)
+		}
+		return fmt.Errorf("ended with %w and said: %s", err, said)
+	}
+	var e types.Error
+	if json.Unmarshal(stdout, &e) != nil || (e.Code == 0 && e.Msg == "") {
+		const most = 256
+		return fmt.Errorf("ended with %w and printed what is no CNI error: %.*q %s", err, most, stdout, said)
+	}
+	return &e
+}
+
+// capped keeps what is written to it up to a limit; more fails the write, which ends the plugin with a broken pipe.
+type capped struct {
+	bytes.Buffer
+	most     int
+	overflow bool
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	if c.Len()+len(p) > c.most {
+		c.overflow = true
+		return 0, io.ErrShortWrite
+	}
+	return c.Buffer.Write(p)
+}
+
+// ReadFrom hides the embedded Buffer's, which knows no limit.
+func (c *capped) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{c}, r)
+}
+
+// tail keeps the last of what is written to it.
+type tail struct{ kept []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if over := len(t.kept) - keepStderrBytes; over > 0 {
+		t.kept = append(t.kept[:0], t.kept[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.kept) }

@@ -1,0 +1,267 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package delegate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+// Kernel is what an Executor changes in a sandbox itself; all else is done by plugins.
+type Kernel interface {
+	// SetDefaultRoutes makes one interface of the sandbox hold the default routes of the families that r names.
+	SetDefaultRoutes(ctx context.Context, netns string, r netdev.DefaultRoutes) error
+}
+
+// Executor runs plans with the CNI plugins of the host.
+type Executor struct {
+	// BinDirs are searched for plugins, in order.
+	BinDirs []string
+	// CacheDir holds libcni's result cache, in its subfolder results. It is scratch: the record is the truth.
+	CacheDir string
+	Plugins  invoke.Exec
+	Kernel   Kernel
+	// Step is called with a name before each step with an effect, and its error ends the ADD there; nil for none. Tests
+	// fail and kill at each of them.
+	Step func(name string) error
+}
+
+// Add attaches the sandbox to all networks of the plan, in order, one at a time (NPWG §7.3). When it fails, what is left in
+// the plan is what was begun: [Executor.Del] undoes it. Nothing has been touched if a plugin is not there.
+func (e *Executor) Add(ctx context.Context, p *Plan) error {
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		for _, t := range a.List.Types() {
+			if _, err := e.Plugins.FindInPath(t, e.BinDirs); err != nil {
+				p.Attachments = nil
+				return fmt.Errorf("%s: %w", a, err)
+			}
+		}
+	}
+	for i := range p.Attachments {
+		if err := e.attach(ctx, p.Sandbox, &p.Attachments[i]); err != nil {
+			err = fmt.Errorf("%s: %w", &p.Attachments[i], err)
+			p.Attachments = p.Attachments[:i+1]
+			return err
+		}
+	}
+	if err := e.step("routes"); err != nil {
+		return err
+	}
+	return e.takeDefaultRoutes(ctx, p)
+}
+
+func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment) error {
+	if err := e.step("attach " + a.IfName); err != nil {
+		return err
+	}
+	list, err := parseList(a)
+	if err != nil {
+		return err
+	}
+	if err := prepareDeviceInfo(a); err != nil {
+		return err
+	}
+	result, err := e.cni().AddNetworkList(ctx, list, a.runtimeConf(s))
+	if err != nil {
+		return trimLibcni(err)
+	}
+	if a.Result, err = json.Marshal(result); err != nil {
+		return fmt.Errorf("encode the result: %w", err)
+	}
+	a.State = Attached
+	return e.step("attached " + a.IfName)
+}
+
+// Del undoes every attachment of the plan, in reverse order, and goes on after an error: what could not be undone is what is left
+// in the plan, for the next try. It is the one way to undo: for DEL, rollback, GC and repair.
+func (e *Executor) Del(ctx context.Context, p *Plan) error {
+	var left []Attachment
+	var errs []error
+	for _, a := range slices.Backward(p.Attachments) {
+		if err := e.detach(ctx, p.Sandbox, &a); err != nil {
+			err = fmt.Errorf("%s: %w", &a, err)
+			a.State, a.Error = Failed, err.Error()
+			left = append(left, a)
+			errs = append(errs, err)
+		}
+	}
+	slices.Reverse(left)
+	p.Attachments = left
+	return errors.Join(errs...)
+}
+
+func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {
+	if err := e.step("detach " + a.IfName); err != nil {
+		return err
+	}
+	list, err := listWithResult(a)
+	if err != nil {
+		return err
+	}
+	if err := e.cni().DelNetworkList(ctx, list, a.runtimeConf(s)); err != nil {
+		return trimLibcni(err)
+	}
+	return removeDeviceInfo(a)
+}
+
+// Check asks the plugins of each attachment whether all is as their ADD left it. Attachments whose configuration is older than
+// the verb are passed over.
+func (e *Executor) Check(ctx context.Context, p *Plan) error {
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		list, err := listWithResult(a)
+		if err != nil {
+			return fmt.Errorf("%s: %w", a, err)
+		}
+		err = e.cni().CheckNetworkList(ctx, list, a.runtimeConf(p.Sandbox))
+		if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
+			return fmt.Errorf("%s: %w", a, trimLibcni(err))
+		}
+	}
+	return nil
+}
+
+// Status asks the plugins of a network whether they could serve an ADD (CNI 1.1.0). For an older configuration, whose plugins
+// know no STATUS, it is enough that they are there.
+func (e *Executor) Status(ctx context.Context, l *nad.List) error {
+	for _, t := range l.Types() {
+		if _, err := e.Plugins.FindInPath(t, e.BinDirs); err != nil {
+			return fmt.Errorf("network %s: %w", l.Name(), err)
+		}
+	}
+	list, err := libcni.NetworkConfFromBytes(l.Bytes())
+	if err != nil {
+		return fmt.Errorf("network %s: %w", l.Name(), err)
+	}
+	if err := e.cni().GetStatusNetworkList(ctx, list); err != nil {
+		return fmt.Errorf("network %s: %w", l.Name(), err)
+	}
+	return nil
+}
+
+// GC hands the attachments that are alive to the plugins of each network (CNI 1.1.0), so that they drop all others. It goes on
+// after an error.
+func (e *Executor) GC(ctx context.Context, lists []*nad.List, valid []types.GCAttachment) error {
+	var errs []error
+	for _, l := range lists {
+		list, err := libcni.NetworkConfFromBytes(l.Bytes())
+		if err == nil {
+			err = e.cni().GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid})
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %w", l.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Executor) cni() *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(e.BinDirs, e.CacheDir, e.Plugins)
+}
+
+func (e *Executor) step(name string) error {
+	if e.Step == nil {
+		return nil
+	}
+	return e.Step(name)
+}
+
+// runtimeConf is what libcni needs of the sandbox and the attachment. It is the same on every verb.
+func (a *Attachment) runtimeConf(s Sandbox) *libcni.RuntimeConf {
+	args := make(map[string]any, len(a.CapabilityArgs))
+	for k, v := range a.CapabilityArgs {
+		args[k] = v
+	}
+	return &libcni.RuntimeConf{ContainerID: s.ContainerID, NetNS: s.NetNS, IfName: a.IfName, Args: a.Args, CapabilityArgs: args}
+}
+
+func parseList(a *Attachment) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.NetworkConfFromBytes(a.List.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", nad.ErrInvalid, err)
+	}
+	return list, nil
+}
+
+// listWithResult is the list with the recorded result as each plugin's prevResult. libcni puts its cached one in its place if
+// there is one; the two differ only when a crash lost either.
+func listWithResult(a *Attachment) (*libcni.NetworkConfigList, error) {
+	list, err := parseList(a)
+	if err != nil || len(a.Result) == 0 {
+		return list, err
+	}
+	if ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0"); err != nil || !ok {
+		return list, err //nolint:wrapcheck // DEL got a prevResult only in CNI 0.4.0
+	}
+	result, err := a.ResultAs(list.CNIVersion)
+	if err != nil {
+		return nil, err
+	}
+	for i, plugin := range list.Plugins {
+		if list.Plugins[i], err = libcni.InjectConf(plugin, map[string]any{"prevResult": result}); err != nil {
+			return nil, fmt.Errorf("plugin %s: previous result: %w", plugin.Network.Type, err)
+		}
+	}
+	return list, nil
+}
+
+// ResultAs returns what the attachment's plugins reported, in a CNI version; nil when they have not.
+func (a *Attachment) ResultAs(cniVersion string) (types.Result, error) {
+	if len(a.Result) == 0 {
+		return nil, nil //nolint:nilnil // no result is an answer, not a failure
+	}
+	result, err := create.CreateFromBytes(a.Result)
+	if err != nil {
+		return nil, fmt.Errorf("%s: result: %w", a, err)
+	}
+	if result, err = result.GetAsVersion(cniVersion); err != nil {
+		return nil, fmt.Errorf("%s: result as CNI %s: %w", a, cniVersion, err)
+	}
+	return result, nil
+}
+
+// trimLibcni takes off the layer in which libcni repeats what our own error says: which plugin it was.
+func trimLibcni(err error) error {
+	if inner := errors.Unwrap(err); inner != nil {
+		if _, ok := errors.AsType[*types.Error](inner); ok {
+			return inner
+		}
+	}
+	return err
+}
+
+// Addresses are the addresses, with prefix lengths, that the attachment's plugins reported.
+func (a *Attachment) Addresses() ([]netip.Prefix, error) {
+	r, err := a.ResultAs(types100.ImplementedSpecVersion)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	result, err := types100.NewResultFromResult(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: result: %w", a, err)
+	}
+	var addresses []netip.Prefix
+	for _, ip := range result.IPs {
+		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+			ones, _ := ip.Address.Mask.Size()
+			addresses = append(addresses, netip.PrefixFrom(addr.Unmap(), ones))
+		}
+	}
+	return addresses, nil
+}

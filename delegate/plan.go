@@ -1,0 +1,424 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package delegate attaches a sandbox to networks and takes it off again: a [Plan] is pure data and says what has to be
+// done, an [Executor] does it with the CNI plugins of the host and undoes it. The JSON of a Plan is the record that Plexus keeps
+// of a sandbox.
+package delegate
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+// PlanVersion is the version of the record's format. A reader accepts its own and older ones.
+const PlanVersion = 1
+
+// MaxAttachments bounds the networks of one sandbox.
+const MaxAttachments = 300
+
+// ErrInvalid marks a request that no plan can be made for; its text names the network, the field and the mend.
+var ErrInvalid = errors.New("invalid attachment request")
+
+// ErrVersion marks a record of a version that this Plexus does not know.
+var ErrVersion = errors.New("unknown record version")
+
+// Sandbox is the network sandbox of a container, as the runtime names it (CNI 1.1.0 §2, parameters).
+type Sandbox struct {
+	ContainerID string `json:"containerID"`
+	// NetNS is the path of the network namespace; "" when it is gone.
+	NetNS string `json:"netns,omitempty"`
+	// IfName is the interface of the default network.
+	IfName string `json:"ifName"`
+}
+
+// State says how far an attachment got. It is what was last known on disk: a crash leaves an attachment in a
+// state earlier than the kernel's, never later.
+type State string
+
+// States of an attachment.
+const (
+	// Planned: its plugins may have run, or not.
+	Planned State = "planned"
+	// Attached: its plugins have run, and Result is theirs.
+	Attached State = "attached"
+	// Failed: an attempt to undo it failed; another one is due.
+	Failed State = "failed"
+)
+
+// Attachment is one network of a sandbox: everything that ADD, CHECK and DEL of it need.
+type Attachment struct {
+	// Network is its name in the network status: "namespace/name" of a NAD, else the CNI network name.
+	Network string `json:"network"`
+	IfName  string `json:"ifName"`
+	// Default marks the default network of the pod.
+	Default bool `json:"default,omitempty"`
+	// List is the final configuration list, as the plugins get it but for what libcni adds on each call.
+	List *nad.List `json:"list"`
+	// CapabilityArgs are offered to the plugins; each gets what it declares (runtimeConfig).
+	CapabilityArgs map[string]json.RawMessage `json:"capabilityArgs,omitempty"`
+	Args           [][2]string                `json:"args,omitempty"`
+	Device         string                     `json:"device,omitempty"`
+	// DeviceInfoFile is the file that a plugin may describe its device in, "" if none wants to.
+	DeviceInfoFile string `json:"deviceInfoFile,omitempty"`
+	// DefaultRoute are the gateways that the pod's default routes shall use through this attachment; empty but not nil: keep
+	// what its plugin sets.
+	DefaultRoute []netip.Addr    `json:"defaultRoute,omitzero"`
+	State        State           `json:"state"`
+	Result       json.RawMessage `json:"result,omitempty"`
+	// Error is why the last attempt to undo failed.
+	Error string `json:"error,omitempty"`
+}
+
+// Plan is all that is done for one sandbox by one ADD.
+type Plan struct {
+	Version int `json:"version"`
+	// Config is the name of the Plexus configuration that the runtime used: two runtimes may share one folder of records.
+	Config string `json:"config"`
+	// BootID is the kernel's boot id at ADD. Sandboxes of an earlier boot are gone, their addresses are still leased.
+	BootID  string  `json:"bootID,omitempty"`
+	Sandbox Sandbox `json:"sandbox"`
+	Pod     pod.Ref `json:"pod,omitzero"`
+	// Complete is set when the whole ADD succeeded.
+	Complete    bool         `json:"complete,omitempty"`
+	Attachments []Attachment `json:"attachments"`
+}
+
+// Validate checks a plan that was read from disk, before anything acts on it.
+func (p *Plan) Validate() error {
+	if p.Version < 1 || p.Version > PlanVersion {
+		return fmt.Errorf("%w %d: this Plexus reads 1 to %d; use the version that wrote it, or a newer one", ErrVersion, p.Version, PlanVersion)
+	}
+	if p.Sandbox.ContainerID == "" || p.Sandbox.IfName == "" {
+		return errors.New("no container ID or interface name")
+	}
+	for i := range p.Attachments {
+		if a := &p.Attachments[i]; a.List == nil || a.IfName == "" {
+			return fmt.Errorf("attachment %d has no configuration list or no interface name", i)
+		}
+	}
+	return nil
+}
+
+// Network is one network to plan for, resolved and normalised.
+type Network struct {
+	// Name is its name in the network status.
+	Name   string
+	List   *nad.List
+	Device string
+	// Element holds the pod's requests; zero for networks that the pod did not select.
+	Element annotations.Element
+}
+
+// Request is what a plan is made from.
+type Request struct {
+	Config  string
+	BootID  string
+	Sandbox Sandbox
+	Args    pod.Args
+	// RuntimeConfig is the runtime's; it goes to the default network only (NPWG §7.5).
+	RuntimeConfig map[string]json.RawMessage
+	// Networks are in the order of attachment; the first is the default network.
+	Networks []Network
+	// IgnoreUnsupported drops requests that no plugin of a network supports, instead of refusing them (NPWG §4.1.2.1).
+	IgnoreUnsupported bool
+	// DeviceInfoDir is the base folder of device-info files.
+	DeviceInfoDir string
+}
+
+// NewPlan decides everything about an ADD. It touches nothing; all validation of what a pod asks for ends here.
+func NewPlan(r Request) (*Plan, error) {
+	if len(r.Networks) == 0 {
+		return nil, fmt.Errorf("%w: no network at all", ErrInvalid)
+	}
+	if len(r.Networks) > MaxAttachments {
+		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are possible", ErrInvalid, len(r.Networks), MaxAttachments)
+	}
+	p := &Plan{Version: PlanVersion, Config: r.Config, BootID: r.BootID, Sandbox: r.Sandbox, Pod: r.Args.Pod}
+	names := newNamer(r.Sandbox.IfName)
+	routes := map[string]string{} // family -> network that takes its default route
+	for i, n := range r.Networks {
+		a, err := r.attachment(i, n)
+		if err != nil {
+			return nil, fmt.Errorf("network %s: %w", n.Name, err)
+		}
+		if a.IfName, err = names.pick(i, n); err != nil {
+			return nil, err
+		}
+		if a.List.Capabilities()[capDeviceInfoFile] && r.DeviceInfoDir != "" {
+			a.DeviceInfoFile = deviceInfoFile(r.DeviceInfoDir, n.Name, r.Sandbox.ContainerID, a.IfName)
+			if a.CapabilityArgs[capDeviceInfoFile], err = json.Marshal(a.DeviceInfoFile); err != nil {
+				return nil, fmt.Errorf("network %s: device info file: %w", n.Name, err)
+			}
+		}
+		if err := claimDefaultRoutes(routes, n); err != nil {
+			return nil, err
+		}
+		p.Attachments = append(p.Attachments, *a)
+	}
+	return p, nil
+}
+
+// attachment plans one network but for its interface name.
+func (r *Request) attachment(i int, n Network) (*Attachment, error) {
+	a := &Attachment{
+		Network:        n.Name,
+		Default:        i == 0,
+		CapabilityArgs: map[string]json.RawMessage{},
+		Device:         n.Device,
+		DefaultRoute:   n.Element.DefaultRoute,
+		State:          Planned,
+	}
+	if a.Default {
+		maps.Copy(a.CapabilityArgs, r.RuntimeConfig)
+	}
+	if err := r.addRequests(a, n); err != nil {
+		return nil, err
+	}
+	a.Args = delegateArgs(r.Args, n.Element, a.Default)
+	list, err := n.List.EditPlugins(func(plugin map[string]json.RawMessage) error {
+		return editPlugin(plugin, n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.List = list
+	return a, nil
+}
+
+// Capabilities of the CNI conventions that an element can ask for.
+const (
+	capMAC            = "mac"
+	capIPs            = "ips"
+	capBandwidth      = "bandwidth"
+	capPortMappings   = "portMappings"
+	capInfinibandGUID = "infinibandGUID"
+	capDeviceID       = "deviceID"
+	capDeviceInfoFile = "CNIDeviceInfoFile"
+	capIPAMClaim      = "ipam-claim-reference"
+)
+
+// addRequests puts an element's requests into the capability args. One that no plugin declares is refused, or dropped.
+func (r *Request) addRequests(a *Attachment, n Network) error {
+	e := n.Element
+	requests := []struct {
+		capability, field string
+		asked             bool
+		value             any
+	}{
+		{capMAC, "mac", e.MAC != "", e.MAC},
+		{capIPs, "ips", len(e.IPs) > 0, e.IPs},
+		{capBandwidth, "bandwidth", e.Bandwidth != nil, e.Bandwidth},
+		{capPortMappings, "portMappings", len(e.PortMappings) > 0, e.PortMappings},
+		{capInfinibandGUID, "infiniband-guid", e.InfinibandGUID != "", e.InfinibandGUID},
+	}
+	declared := n.List.Capabilities()
+	for _, q := range requests {
+		switch {
+		case !q.asked:
+			continue
+		case !declared[q.capability] && r.IgnoreUnsupported:
+			continue
+		case !declared[q.capability]:
+			return fmt.Errorf("%w: it was asked for %q, and none of its plugins (%s) declares the capability %q: add \"capabilities\": {%q: true} to the plugin that honours it, drop the request, or set \"unsupportedRequests\": \"ignore\" in Plexus' configuration",
+				ErrInvalid, q.field, strings.Join(n.List.Types(), ", "), q.capability, q.capability)
+		}
+		if err := a.setCapability(q.capability, q.value); err != nil {
+			return err
+		}
+	}
+	// These two are information, not demands: a plugin that wants them says so.
+	if n.Device != "" {
+		if err := a.setCapability(capDeviceID, n.Device); err != nil {
+			return err
+		}
+	}
+	if e.IPAMClaimReference != "" {
+		return a.setCapability(capIPAMClaim, e.IPAMClaimReference)
+	}
+	return nil
+}
+
+func (a *Attachment) setCapability(name string, value any) error {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("request %q: %w", name, err)
+	}
+	a.CapabilityArgs[name] = raw
+	return nil
+}
+
+// delegateArgs are the CNI_ARGS of one attachment. MAC and IP of the caller are meant for the one interface that the caller knows;
+// an element's own replace them.
+func delegateArgs(args pod.Args, e annotations.Element, isDefault bool) [][2]string {
+	const keyMAC, keyIP = "MAC", "IP"
+	pairs := slices.DeleteFunc(args.CNIArgs(), func(kv [2]string) bool {
+		switch kv[0] {
+		case keyMAC:
+			return !isDefault || e.MAC != ""
+		case keyIP:
+			return !isDefault || len(e.IPs) > 0
+		}
+		return false
+	})
+	if e.MAC != "" {
+		pairs = append(pairs, [2]string{keyMAC, e.MAC})
+	}
+	if len(e.IPs) > 0 {
+		pairs = append(pairs, [2]string{keyIP, strings.Join(e.IPs, ",")})
+	}
+	return pairs
+}
+
+// editPlugin writes into one plugin's configuration what does not travel as runtimeConfig: the device and cni-args.
+func editPlugin(plugin map[string]json.RawMessage, n Network) error {
+	if n.Device != "" {
+		id, err := json.Marshal(n.Device)
+		if err != nil {
+			return fmt.Errorf("device %q: %w", n.Device, err)
+		}
+		// Two keys for one thing: plugins were written against either.
+		plugin["deviceID"], plugin["pciBusID"] = id, id
+	}
+	cniArgs := n.Element.CNIArgs
+	if ref := n.Element.IPAMClaimReference; ref != "" {
+		raw, err := json.Marshal(ref)
+		if err != nil {
+			return fmt.Errorf("ipam-claim-reference %q: %w", ref, err)
+		}
+		cniArgs = maps.Clone(cniArgs)
+		if cniArgs == nil {
+			cniArgs = map[string]json.RawMessage{}
+		}
+		cniArgs["ipam-claim-reference"] = raw
+	}
+	if len(cniArgs) == 0 {
+		return nil
+	}
+	return mergeCNIArgs(plugin, cniArgs)
+}
+
+// mergeCNIArgs merges over args.cni (CNI conventions, args in network config); the pod's value wins per key.
+func mergeCNIArgs(plugin, cniArgs map[string]json.RawMessage) error {
+	args, err := object(plugin["args"])
+	if err != nil {
+		return fmt.Errorf("%w: key \"args\": %w", nad.ErrInvalid, err)
+	}
+	inner, err := object(args["cni"])
+	if err != nil {
+		return fmt.Errorf("%w: key \"args.cni\": %w", nad.ErrInvalid, err)
+	}
+	maps.Copy(inner, cniArgs)
+	if args["cni"], err = json.Marshal(inner); err != nil {
+		return fmt.Errorf("key \"args.cni\": %w", err)
+	}
+	if plugin["args"], err = json.Marshal(args); err != nil {
+		return fmt.Errorf("key \"args\": %w", err)
+	}
+	return nil
+}
+
+// object decodes a JSON object; absent and null are an empty one.
+func object(raw json.RawMessage) (map[string]json.RawMessage, error) {
+	m := map[string]json.RawMessage{}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return nil, fmt.Errorf("not a JSON object: %w", err)
+		}
+	}
+	if m == nil {
+		m = map[string]json.RawMessage{}
+	}
+	return m, nil
+}
+
+// namer gives each attachment its interface name (spec of the multi-network conventions, §4) and refuses to give one twice.
+type namer struct {
+	defaultIfName string
+	owner         map[string]string
+}
+
+func newNamer(defaultIfName string) *namer {
+	return &namer{defaultIfName: defaultIfName, owner: map[string]string{}}
+}
+
+func (n *namer) pick(i int, net Network) (string, error) {
+	name := net.Element.Interface
+	switch {
+	case name != "":
+		if err := annotations.ValidateInterfaceName(name); err != nil {
+			return "", fmt.Errorf("network %s: %w", net.Name, err)
+		}
+		if i > 0 && name == n.defaultIfName {
+			return "", fmt.Errorf("%w: network %s asks for interface %q, which is the default network's: choose another name", ErrInvalid, net.Name, name)
+		}
+	case i == 0:
+		name = n.defaultIfName
+	default:
+		name = fmt.Sprintf("net%d", i)
+	}
+	if other, taken := n.owner[name]; taken {
+		return "", fmt.Errorf("%w: networks %s and %s would both get interface %q: ask for distinct names with \"interface\" (without one, the network at position %d is named net%d)", ErrInvalid, other, net.Name, name, i, i)
+	}
+	n.owner[name] = net.Name
+	return name, nil
+}
+
+// claimDefaultRoutes refuses two networks that would take over the default route of one family: the conventions know no ECMP.
+func claimDefaultRoutes(taken map[string]string, n Network) error {
+	if n.Element.DefaultRoute == nil {
+		return nil
+	}
+	families := map[string]bool{}
+	for _, gw := range n.Element.DefaultRoute {
+		families[familyName(gw)] = true
+	}
+	if len(families) == 0 {
+		families = map[string]bool{"IPv4": true, "IPv6": true}
+	}
+	for _, f := range slices.Sorted(maps.Keys(families)) {
+		if other, ok := taken[f]; ok {
+			return fmt.Errorf("%w: networks %s and %s both take the %s default route (\"default-route\"), and ECMP is not supported: leave it on one of them", ErrInvalid, other, n.Name, f)
+		}
+		taken[f] = n.Name
+	}
+	return nil
+}
+
+func familyName(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// deviceInfoFile is the file for one attachment (Device Information Specification 1.1.0).
+func deviceInfoFile(dir, network, containerID, ifName string) string {
+	return filepath.Join(dir, "cni", strings.ReplaceAll(network, "/", "-")+"-"+containerID+"_"+ifName)
+}
+
+// DefaultAttachment returns the default network's attachment, nil when it is not among what is left of the plan.
+func (p *Plan) DefaultAttachment() *Attachment {
+	for i := range p.Attachments {
+		if p.Attachments[i].Default {
+			return &p.Attachments[i]
+		}
+	}
+	return nil
+}
+
+// String describes an attachment in messages.
+func (a *Attachment) String() string {
+	return fmt.Sprintf("network %s (interface %s)", cmp.Or(a.Network, a.List.Name()), a.IfName)
+}

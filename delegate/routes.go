@@ -1,0 +1,133 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package delegate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/internal/netdev"
+)
+
+// takeDefaultRoutes carries out the default-route requests of a plan: in the kernel, then in the results, so that CHECK, the
+// status and the runtime see the routes in force.
+func (e *Executor) takeDefaultRoutes(ctx context.Context, p *Plan) error {
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		if a.DefaultRoute == nil {
+			continue
+		}
+		routes := netdev.DefaultRoutes{IfName: a.IfName, Gateways: map[netdev.Family]netip.Addr{}}
+		for _, gw := range a.DefaultRoute {
+			routes.Gateways[family(gw)] = gw
+		}
+		if len(a.DefaultRoute) == 0 {
+			routes.Keep = []netdev.Family{netdev.IPv4, netdev.IPv6}
+		}
+		if err := e.Kernel.SetDefaultRoutes(ctx, p.Sandbox.NetNS, routes); err != nil {
+			return fmt.Errorf("%s: default-route: %w", a, err)
+		}
+		for j := range p.Attachments {
+			if err := e.rewriteRoutes(p.Sandbox, &p.Attachments[j], routes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func family(a netip.Addr) netdev.Family {
+	if a.Is4() {
+		return netdev.IPv4
+	}
+	return netdev.IPv6
+}
+
+// rewriteRoutes makes the result of one attachment say what the kernel has after r.
+func (e *Executor) rewriteRoutes(s Sandbox, a *Attachment, r netdev.DefaultRoutes) error {
+	was, err := a.ResultAs(a.List.CNIVersion())
+	if err != nil || was == nil {
+		return err
+	}
+	result, err := types100.NewResultFromResult(was)
+	if err != nil {
+		return fmt.Errorf("%s: result: %w", a, err)
+	}
+	winner := a.IfName == r.IfName
+	result.Routes = slices.DeleteFunc(result.Routes, func(route *types.Route) bool {
+		f, ok := defaultRouteFamily(route)
+		if !ok {
+			return false
+		}
+		_, replaced := r.Gateways[f]
+		return replaced || (!winner && slices.Contains(r.Keep, f))
+	})
+	if winner {
+		for _, gw := range a.DefaultRoute {
+			result.Routes = append(result.Routes, &types.Route{Dst: defaultDst(gw), GW: net.IP(gw.AsSlice())})
+		}
+	}
+	now, err := result.GetAsVersion(was.Version())
+	if err != nil {
+		return fmt.Errorf("%s: result: %w", a, err)
+	}
+	if a.Result, err = json.Marshal(now); err != nil {
+		return fmt.Errorf("%s: result: %w", a, err)
+	}
+	return e.rewriteCache(s, a)
+}
+
+func defaultRouteFamily(r *types.Route) (netdev.Family, bool) {
+	if ones, bits := r.Dst.Mask.Size(); ones != 0 || bits == 0 {
+		return 0, false
+	}
+	if r.Dst.IP.To4() != nil {
+		return netdev.IPv4, true
+	}
+	return netdev.IPv6, true
+}
+
+func defaultDst(gw netip.Addr) net.IPNet {
+	bits := gw.BitLen()
+	return net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
+}
+
+// rewriteCache puts an attachment's result into libcni's cache, which libcni itself only writes at ADD.
+func (e *Executor) rewriteCache(s Sandbox, a *Attachment) error {
+	file := filepath.Join(e.CacheDir, "results", fmt.Sprintf("%s-%s-%s", a.List.Name(), s.ContainerID, a.IfName))
+	data, err := os.ReadFile(file) //nolint:gosec // its parts are validated names
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the record has it
+	}
+	if err != nil {
+		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
+	}
+	cached, err := object(data)
+	if err != nil {
+		return fmt.Errorf("%s: libcni's result cache: %s: %w", a, file, err)
+	}
+	cached["result"] = a.Result
+	if data, err = json.Marshal(cached); err != nil {
+		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
+	}
+	tmp := file + ".tmp"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config reads the network configuration that the container runtime hands to Plexus on stdin: its own keys, with their
+// defaults and bounds. Parsing has no side effect; unknown keys are left alone.
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MaxBytes bounds a configuration. Real ones have a few KiB.
+const MaxBytes = 4 << 20
+
+// PluginType is the plugin type under which Plexus is installed and named in configurations.
+const PluginType = "plexus"
+
+// Defaults of the keys that have one.
+const (
+	DefaultConfDir         = "/etc/cni/plexus/net.d"
+	DefaultCNIDir          = "/var/lib/cni/plexus"
+	DefaultLegacyCNIDir    = "/var/lib/cni/multus"
+	DefaultBinDir          = "/opt/cni/bin"
+	DefaultNamespace       = "kube-system"
+	DefaultSystemNamespace = "kube-system"
+
+	// DefaultDelegateTimeout bounds one call of one delegate plugin. kubelet gives the whole sandbox four minutes and a DHCP
+	// client may need most of one.
+	DefaultDelegateTimeout = 90 * time.Second
+	maxDelegateTimeout     = 10 * time.Minute
+)
+
+// ErrInvalid marks a configuration that can not be used; its text names the key and the mend.
+var ErrInvalid = errors.New("invalid Plexus configuration")
+
+// Config is the parsed configuration, defaults filled in.
+type Config struct {
+	CNIVersion string
+	Name       string
+
+	// Delegates are the inline cluster networks, each a CNI plugin configuration or list; index 0 is the cluster default
+	// network. Empty when ClusterNetwork is set, which wins.
+	Delegates []json.RawMessage
+	// ClusterNetwork is the default network by reference: a path when it has a "/", else a name.
+	ClusterNetwork string
+	// DefaultNetworks are further networks for every pod outside the system namespaces, by reference.
+	DefaultNetworks []string
+	// SystemNamespaces get no default networks and no network status.
+	SystemNamespaces []string
+	// NetworksNamespace holds the NADs that ClusterNetwork and DefaultNetworks name (key multusNamespace).
+	NetworksNamespace string
+
+	// NamespaceIsolation refuses networks of other namespaces; GlobalNamespaces (comma list, nil = unset) are exempt.
+	NamespaceIsolation bool
+	GlobalNamespaces   *string
+
+	ConfDir      string // configurations on disk for NADs with an empty spec
+	CNIDir       string // records and libcni's result cache
+	LegacyCNIDir string // state of the meta-plugin that ran here before; read, and cleaned, by DEL, CHECK and GC
+	BinDir       string // searched for delegates before CNI_PATH
+
+	// Where cluster knowledge comes from; at most one is used, in this order.
+	DaemonSocketDir string
+	Kubeconfig      string
+	ManifestDir     string
+
+	ReadinessIndicatorFile string
+	AuxiliaryCNIChainName  string
+
+	// IgnoreUnsupportedRequests drops requests that no plugin of the attachment supports, instead of failing
+	// (key unsupportedRequests: "fail" or "ignore").
+	IgnoreUnsupportedRequests bool
+	DelegateTimeout           time.Duration
+
+	// RuntimeConfig is the runtime's own, for the default network.
+	RuntimeConfig map[string]json.RawMessage
+
+	Log Log
+}
+
+// Log says where the plugin logs to. The result of a call, and its error, go to stdout in any case.
+type Log struct {
+	Level    slog.Level
+	ToStderr bool
+	File     string
+	// Rotation of File. Zero means: the package logfile's default size, all kept.
+	MaxSizeMB, MaxBackups, MaxAgeDays int
+	Compress                          bool
+}
+
+// document is the JSON form. Key names are those of the meta-plugin that is in use today.
+type document struct {
+	CNIVersion             string                     `json:"cniVersion"`
+	Name                   string                     `json:"name"`
+	Delegates              []json.RawMessage          `json:"delegates"`
+	ClusterNetwork         string                     `json:"clusterNetwork"`
+	DefaultNetworks        []string                   `json:"defaultNetworks"`
+	SystemNamespaces       []string                   `json:"systemNamespaces"`
+	MultusNamespace        string                     `json:"multusNamespace"`
+	NamespaceIsolation     bool                       `json:"namespaceIsolation"`
+	GlobalNamespaces       *string                    `json:"globalNamespaces"`
+	ConfDir                string                     `json:"confDir"`
+	CNIDir                 string                     `json:"cniDir"`
+	LegacyCNIDir           string                     `json:"legacyCNIDir"`
+	BinDir                 string                     `json:"binDir"`
+	DaemonSocketDir        string                     `json:"daemonSocketDir"`
+	Kubeconfig             string                     `json:"kubeconfig"`
+	ManifestDir            string                     `json:"manifestDir"`
+	ReadinessIndicatorFile string                     `json:"readinessindicatorfile"`
+	AuxiliaryCNIChainName  string                     `json:"auxiliaryCNIChainName"`
+	UnsupportedRequests    string                     `json:"unsupportedRequests"`
+	DelegateTimeoutSeconds *int                       `json:"delegateTimeoutSeconds"`
+	RetryDeleteOnError     bool                       `json:"retryDeleteOnError"` // accepted: DEL keeps what failed in any case
+	LogLevel               string                     `json:"logLevel"`
+	LogToStderr            bool                       `json:"logToStderr"`
+	LogFile                string                     `json:"logFile"`
+	LogOptions             logOptions                 `json:"logOptions"`
+	RuntimeConfig          map[string]json.RawMessage `json:"runtimeConfig"`
+}
+
+type logOptions struct {
+	MaxAge     int  `json:"maxAge"`     // days
+	MaxSize    int  `json:"maxSize"`    // MB
+	MaxBackups int  `json:"maxBackups"` // files
+	Compress   bool `json:"compress"`
+}
+
+// Parse reads and checks a configuration. Its errors match [ErrInvalid].
+func Parse(data []byte) (*Config, error) {
+	if len(data) > MaxBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are accepted", ErrInvalid, len(data), MaxBytes)
+	}
+	var d document
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(&d); err != nil {
+		return nil, decodeError(err)
+	}
+	if dec.More() {
+		return nil, fmt.Errorf("%w: more than one JSON document; leave one", ErrInvalid)
+	}
+	c := &Config{
+		CNIVersion:             d.CNIVersion,
+		Name:                   d.Name,
+		Delegates:              d.Delegates,
+		ClusterNetwork:         strings.TrimSpace(d.ClusterNetwork),
+		DefaultNetworks:        d.DefaultNetworks,
+		SystemNamespaces:       d.SystemNamespaces,
+		NetworksNamespace:      cmp.Or(d.MultusNamespace, DefaultNamespace),
+		NamespaceIsolation:     d.NamespaceIsolation,
+		GlobalNamespaces:       d.GlobalNamespaces,
+		ConfDir:                cmp.Or(d.ConfDir, DefaultConfDir),
+		CNIDir:                 cmp.Or(d.CNIDir, DefaultCNIDir),
+		LegacyCNIDir:           cmp.Or(d.LegacyCNIDir, DefaultLegacyCNIDir),
+		BinDir:                 cmp.Or(d.BinDir, DefaultBinDir),
+		DaemonSocketDir:        d.DaemonSocketDir,
+		Kubeconfig:             d.Kubeconfig,
+		ManifestDir:            d.ManifestDir,
+		ReadinessIndicatorFile: d.ReadinessIndicatorFile,
+		AuxiliaryCNIChainName:  d.AuxiliaryCNIChainName,
+		DelegateTimeout:        DefaultDelegateTimeout,
+		RuntimeConfig:          d.RuntimeConfig,
+		Log: Log{
+			ToStderr: d.LogToStderr, File: d.LogFile,
+			MaxSizeMB: d.LogOptions.MaxSize, MaxBackups: d.LogOptions.MaxBackups, MaxAgeDays: d.LogOptions.MaxAge, Compress: d.LogOptions.Compress,
+		},
+	}
+	if d.SystemNamespaces == nil {
+		c.SystemNamespaces = []string{DefaultSystemNamespace}
+	}
+	if c.ClusterNetwork != "" {
+		c.Delegates = nil
+	}
+	if err := c.setChoices(d); err != nil {
+		return nil, err
+	}
+	return c, c.validate()
+}
+
+// setChoices reads the keys whose text stands for something else.
+func (c *Config) setChoices(d document) error {
+	switch d.UnsupportedRequests {
+	case "", "fail":
+	case "ignore":
+		c.IgnoreUnsupportedRequests = true
+	default:
+		return invalid("unsupportedRequests", d.UnsupportedRequests, `use "fail" or "ignore"`)
+	}
+	if s := d.DelegateTimeoutSeconds; s != nil {
+		c.DelegateTimeout = time.Duration(*s) * time.Second
+		if *s < 1 || c.DelegateTimeout > maxDelegateTimeout {
+			return invalid("delegateTimeoutSeconds", fmt.Sprint(*s), fmt.Sprintf("use 1 to %d", int(maxDelegateTimeout.Seconds())))
+		}
+	}
+	level, err := parseLevel(d.LogLevel)
+	c.Log.Level = level
+	return err
+}
+
+// parseLevel accepts slog's names and those of the meta-plugin in use today.
+func parseLevel(s string) (slog.Level, error) {
+	switch strings.ToLower(s) {
+	case "", "info", "verbose":
+		return slog.LevelInfo, nil
+	case "panic", "error":
+		return slog.LevelError, nil
+	case "warn", "warning":
+		return slog.LevelWarn, nil
+	case "debug":
+		return slog.LevelDebug, nil
+	}
+	return 0, invalid("logLevel", s, `use "error", "warn", "info" or "debug" ("panic" and "verbose" are understood too)`)
+}
+
+func (c *Config) validate() error {
+	if c.ClusterNetwork == "" && len(c.Delegates) == 0 {
+		return fmt.Errorf("%w: at least one delegate/clusterNetwork must be specified: name the cluster's default network in \"clusterNetwork\" or write its configuration into \"delegates\"", ErrInvalid)
+	}
+	for i, raw := range c.Delegates {
+		if err := checkDelegate(raw); err != nil {
+			return fmt.Errorf("%w: delegates[%d]: %w", ErrInvalid, i, err)
+		}
+	}
+	paths := []struct{ key, value string }{
+		{"confDir", c.ConfDir},
+		{"cniDir", c.CNIDir},
+		{"legacyCNIDir", c.LegacyCNIDir},
+		{"binDir", c.BinDir},
+		{"daemonSocketDir", c.DaemonSocketDir},
+		{"kubeconfig", c.Kubeconfig},
+		{"manifestDir", c.ManifestDir},
+		{"readinessindicatorfile", c.ReadinessIndicatorFile},
+		{"logFile", c.Log.File},
+	}
+	if strings.Contains(c.ClusterNetwork, "/") {
+		paths = append(paths, struct{ key, value string }{"clusterNetwork", c.ClusterNetwork})
+	}
+	for _, p := range paths {
+		if p.value != "" && (!filepath.IsAbs(p.value) || strings.Contains(p.value, "\x00")) {
+			return invalid(p.key, p.value, "use an absolute path")
+		}
+	}
+	if o := c.Log; o.MaxSizeMB < 0 || o.MaxBackups < 0 || o.MaxAgeDays < 0 {
+		return fmt.Errorf("%w: logOptions: maxSize, maxBackups and maxAge can not be negative; leave a key out for its default", ErrInvalid)
+	}
+	return nil
+}
+
+// checkDelegate tells early, and by index, what nad.Normalize would refuse later.
+func checkDelegate(raw json.RawMessage) error {
+	var d struct {
+		Type    string `json:"type"`
+		Plugins []struct {
+			Type string `json:"type"`
+		} `json:"plugins"`
+	}
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return fmt.Errorf("not a CNI configuration: %w", err)
+	}
+	switch {
+	case d.Type == PluginType, len(d.Plugins) > 0 && d.Plugins[0].Type == PluginType:
+		return fmt.Errorf("type %q is Plexus itself; name the cluster's real network plugin", PluginType)
+	case d.Type == "" && (len(d.Plugins) == 0 || d.Plugins[0].Type == ""):
+		return errors.New(`neither "type" nor "plugins" with a first "type"; write a CNI plugin configuration or list`)
+	}
+	return nil
+}
+
+// IsSystemNamespace reports whether pods of namespace ns get no default networks and no network status.
+func (c *Config) IsSystemNamespace(ns string) bool {
+	return slices.Contains(c.SystemNamespaces, ns)
+}
+
+// ClusterNetworkIsPath reports whether ClusterNetwork names a file or folder rather than a network.
+func (c *Config) ClusterNetworkIsPath() bool { return strings.Contains(c.ClusterNetwork, "/") }
+
+func invalid(key, value, mend string) error {
+	const most = 64
+	if len(value) > most {
+		value = value[:most] + "…"
+	}
+	return fmt.Errorf("%w: %s %q: %s", ErrInvalid, key, value, mend)
+}
+
+// decodeError words an error of encoding/json for the author of the configuration.
+func decodeError(err error) error {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+		return fmt.Errorf("%w: %s: a JSON %s can not be read as %s", ErrInvalid, wrong.Field, wrong.Value, wrong.Type)
+	}
+	return fmt.Errorf("%w: %w", ErrInvalid, err)
+}

@@ -1,0 +1,183 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/source"
+)
+
+// Add attaches a sandbox to all networks of its pod (CNI 1.1.0 §2, ADD) and returns the default network's result in the
+// configuration's version. It succeeds as a whole, or leaves nothing.
+func (p *Plugin) Add(ctx context.Context, args *skel.CmdArgs) (types.Result, error) {
+	start := time.Now()
+	c, err := p.newCall(args)
+	if err != nil {
+		return nil, err
+	}
+	result, err := c.add(ctx)
+	return result, c.done("ADD", start, err)
+}
+
+func (c *call) add(ctx context.Context) (types.Result, error) {
+	if err := c.checkNetNS(); err != nil {
+		return nil, err
+	}
+	bootID, err := c.Kernel.BootID()
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	c.undoEarlierBoots(ctx, bootID)
+	if err := c.undoPreviousADD(ctx); err != nil {
+		return nil, err
+	}
+	src, err := c.Source(c.cfg)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := c.plan(ctx, src, bootID)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.step("record"); err != nil {
+		return nil, err
+	}
+	if err := c.records.Save(key(c.sandbox), plan); err != nil {
+		return nil, fmt.Errorf("record the attachments before they are made: %w", err)
+	}
+	result, err := c.attach(ctx, src, plan)
+	if err != nil {
+		return nil, c.rollBack(ctx, plan, err)
+	}
+	return result, nil
+}
+
+// checkNetNS refuses the host's own network namespace: skel does so too, but only after the ADD, when all has been done to it.
+func (c *call) checkNetNS() error {
+	own, err := c.Kernel.SameNetNS(c.sandbox.NetNS)
+	if err != nil {
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s: %v", c.sandbox.NetNS, err), "")
+	}
+	if own {
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s is the host's own network namespace", c.sandbox.NetNS), "")
+	}
+	return nil
+}
+
+// undoPreviousADD gives back what an earlier ADD for the same sandbox left, when the runtime crashed in between.
+func (c *call) undoPreviousADD(ctx context.Context) error {
+	s, err := c.loadState(c.sandbox)
+	if err != nil || s == nil {
+		return err
+	}
+	c.log.Info("undo what an earlier ADD of this sandbox left", "containerID", c.sandbox.ContainerID, "ifName", c.sandbox.IfName)
+	if err := c.undo(ctx, s); err != nil {
+		return fmt.Errorf("undo what an earlier ADD of this sandbox left: %w", err)
+	}
+	return nil
+}
+
+// plan finds out all that has to be done, and touches nothing.
+func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*delegate.Plan, error) {
+	if err := waitForFile(ctx, c.cfg.ReadinessIndicatorFile); err != nil {
+		return nil, err
+	}
+	selection, err := c.lookup(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	networks, err := c.networks(selection)
+	if err != nil {
+		return nil, err
+	}
+	return delegate.NewPlan(delegate.Request{
+		Config:            c.cfg.Name,
+		BootID:            bootID,
+		Sandbox:           c.sandbox,
+		Args:              c.args,
+		RuntimeConfig:     c.cfg.RuntimeConfig,
+		Networks:          networks,
+		IgnoreUnsupported: c.cfg.IgnoreUnsupportedRequests,
+		DeviceInfoDir:     c.DeviceInfoDir,
+	})
+}
+
+// attach carries the plan out, up to the record that says so.
+func (c *call) attach(ctx context.Context, src source.Source, plan *delegate.Plan) (types.Result, error) {
+	if err := c.executor(c.cfg.CNIDir).Add(ctx, plan); err != nil {
+		return nil, err
+	}
+	result, err := plan.DefaultAttachment().ResultAs(c.cfg.CNIVersion)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.step("report"); err != nil {
+		return nil, err
+	}
+	if err := c.report(ctx, src, plan); err != nil {
+		return nil, fmt.Errorf("network status: %w", err)
+	}
+	if err := c.step("complete"); err != nil {
+		return nil, err
+	}
+	plan.Complete = true
+	if err := c.records.Save(key(c.sandbox), plan); err != nil {
+		return nil, fmt.Errorf("record the attachments: %w", err)
+	}
+	return result, nil
+}
+
+// rollBack undoes a failed ADD. The cause stays what the caller is told first.
+func (c *call) rollBack(ctx context.Context, plan *delegate.Plan, cause error) error {
+	if err := c.undo(context.WithoutCancel(ctx), &state{plan: plan, dir: c.cfg.CNIDir}); err != nil {
+		return errors.Join(cause, fmt.Errorf("and it could not be undone, the next DEL tries again: %w", err))
+	}
+	return cause
+}
+
+// report tells the source what the pod was given. Pods of the system namespaces get no status.
+func (c *call) report(ctx context.Context, src source.Source, plan *delegate.Plan) error {
+	if src == nil || c.args.Pod.IsZero() || c.cfg.IsSystemNamespace(c.args.Pod.Namespace) {
+		return nil
+	}
+	r := source.Report{Pod: c.args.Pod}
+	for i := range plan.Attachments {
+		a := &plan.Attachments[i]
+		result, err := a.ResultAs(a.List.CNIVersion())
+		if err != nil {
+			return err
+		}
+		info, err := a.DeviceInfo()
+		if err != nil {
+			return err
+		}
+		status, err := annotations.StatusOf(annotations.Attached{
+			Network: a.Network, IfName: a.IfName, Default: a.Default, Result: result, DeviceInfo: info,
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", a, err)
+		}
+		r.Status = append(r.Status, status...)
+		addresses, err := a.Addresses()
+		if err != nil {
+			return err
+		}
+		r.Interfaces = append(r.Interfaces, source.Interface{Network: a.Network, Name: a.IfName, Addresses: addresses})
+	}
+	return src.Report(ctx, r)
+}

@@ -1,0 +1,35 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+)
+
+// Del takes a sandbox off all its networks (CNI 1.1.0 §2, DEL), from what is on disk alone. A sandbox that nothing is known of is a
+// success; what could not be undone is kept for the next DEL or GC, and told.
+func (p *Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
+	start := time.Now()
+	c, err := p.newCall(args)
+	if err != nil {
+		return err
+	}
+	return c.done("DEL", start, c.del(ctx))
+}
+
+func (c *call) del(ctx context.Context) error {
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := c.loadState(c.sandbox)
+	if err != nil || s == nil {
+		return err
+	}
+	return c.undo(ctx, s)
+}

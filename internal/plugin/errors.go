@@ -1,0 +1,63 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/record"
+	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/internal/source/manifest"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+// Error makes the one CNI error (CNI 1.1.0 §5) of a failed verb. A delegate's own code and details stay; its message is kept behind
+// the words that say which pod and network it was.
+func Error(err error) *types.Error {
+	if err == nil {
+		return nil
+	}
+	msg := strings.ReplaceAll(err.Error(), "\n", "; ") // errors.Join's line breaks
+	if e, ok := errors.AsType[*types.Error](err); ok {
+		// types.Error prints its details too, which have a field of their own.
+		return types.NewError(e.Code, strings.Replace(msg, strings.ReplaceAll(e.Error(), "\n", "; "), e.Msg, 1), e.Details)
+	}
+	return types.NewError(code(err), msg, "")
+}
+
+func code(err error) uint {
+	is := func(targets ...error) bool {
+		for _, t := range targets {
+			if errors.Is(err, t) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case is(source.ErrTryAgain):
+		return types.ErrTryAgainLater
+	case is(config.ErrInvalid, annotations.ErrInvalid, nad.ErrInvalid, nad.ErrNotFound, nad.ErrForbidden, delegate.ErrInvalid, manifest.ErrInvalid):
+		return types.ErrInvalidNetworkConfig
+	case is(pod.ErrInvalid):
+		return types.ErrInvalidEnvironmentVariables
+	case is(context.DeadlineExceeded, context.Canceled):
+		return types.ErrTryAgainLater
+	case is(record.ErrCorrupt):
+		return types.ErrDecodingFailure
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return types.ErrIOFailure
+	}
+	return types.ErrInternal
+}

@@ -1,0 +1,203 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/legacy"
+	"github.com/plexus-cni/plexus/internal/record"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+// GC gives back everything that belongs to no living sandbox (CNI 1.1.0 §2, GC). The runtime lists the default interface of each
+// container only: all recorded attachments of a living container are alive, and that is what the delegates are told.
+func (p *Plugin) GC(ctx context.Context, args *skel.CmdArgs) error {
+	start := time.Now()
+	c, err := p.newCall(args)
+	if err != nil {
+		return err
+	}
+	valid, err := validAttachments(args.StdinData)
+	if err != nil {
+		return err
+	}
+	return c.done("GC", start, c.gc(ctx, valid))
+}
+
+// validAttachments reads the runtime's list. Without one nothing can be told from stale, so that is refused.
+func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
+	var conf struct {
+		Valid *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+		// libcni wrote this key before the specification was corrected, and writes both today.
+		Old *[]types.GCAttachment `json:"cni.dev/attachments"`
+	}
+	if err := json.Unmarshal(stdin, &conf); err != nil {
+		return nil, fmt.Errorf("%w: cni.dev/valid-attachments: %w", config.ErrInvalid, err)
+	}
+	list := conf.Valid
+	if list == nil {
+		list = conf.Old
+	}
+	if list == nil {
+		return nil, fmt.Errorf("%w: GC without \"cni.dev/valid-attachments\": the runtime has to say what is alive", config.ErrInvalid)
+	}
+	valid := make(map[types.GCAttachment]bool, len(*list))
+	for _, a := range *list {
+		valid[a] = true
+	}
+	return valid, nil
+}
+
+// collection gathers what GC hands to the delegates.
+type collection struct {
+	alive []types.GCAttachment
+	lists []*nad.List
+	seen  map[string]bool
+}
+
+func (g *collection) addLists(p *delegate.Plan) {
+	for i := range p.Attachments {
+		g.addList(p.Attachments[i].List)
+	}
+}
+
+// addList adds one list of each network name: delegates tell networks apart by it.
+func (g *collection) addList(l *nad.List) {
+	if !g.seen[l.Name()] {
+		g.seen[l.Name()] = true
+		g.lists = append(g.lists, l)
+	}
+}
+
+func (g *collection) addAlive(p *delegate.Plan) {
+	for i := range p.Attachments {
+		g.alive = append(g.alive, types.GCAttachment{ContainerID: p.Sandbox.ContainerID, IfName: p.Attachments[i].IfName})
+	}
+}
+
+func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error {
+	lockCtx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	lock, err := c.records.LockAll(lockCtx, true)
+	if err != nil {
+		return lockError(err, "an ADD or DEL")
+	}
+	defer c.unlock(lock)
+
+	g := &collection{seen: map[string]bool{}}
+	if network, err := c.configuredDefault(); err == nil && network != nil {
+		g.addList(network.List)
+	}
+	errs := []error{c.gcRecords(ctx, valid, g), c.gcLegacy(ctx, valid, g)}
+	for a := range valid {
+		g.alive = append(g.alive, a)
+	}
+	errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, g.alive))
+	return errors.Join(errs...)
+}
+
+// configuredDefault is the default network if it can be told without a pod; nil if not.
+func (c *call) configuredDefault() (*delegate.Network, error) {
+	if c.cfg.ClusterNetwork != "" && !c.cfg.ClusterNetworkIsPath() {
+		return nil, nil //nolint:nilnil // its list is in the records of its pods
+	}
+	return c.defaultNetwork(nil)
+}
+
+// gcRecords undoes the records whose container is gone. Those of another Plexus configuration are that one's business, and alive.
+func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool, g *collection) error {
+	keys, err := c.records.Keys()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, k := range keys {
+		plan, err := c.records.Load(k)
+		if err == nil {
+			err = validate(k, plan)
+		}
+		if errors.Is(err, record.ErrCorrupt) {
+			plan, err = c.rebuild(k)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if plan == nil {
+			continue
+		}
+		g.addLists(plan)
+		if plan.Config != c.cfg.Name || valid[types.GCAttachment{ContainerID: plan.Sandbox.ContainerID, IfName: plan.Sandbox.IfName}] {
+			g.addAlive(plan)
+			continue
+		}
+		plan.Sandbox.NetNS = c.liveNetNS(plan.Sandbox.NetNS)
+		c.log.Info("collect a sandbox that is gone", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID)
+		if err := c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir}); err != nil {
+			errs = append(errs, fmt.Errorf("container %s: %w", plan.Sandbox.ContainerID, err))
+			g.addAlive(plan) // what is left is still held
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rebuild makes up for a record that can not be read: from libcni's cache, and from the container that the record's name tells. It
+// returns nil when nothing is known; the record is out of the way then, or the next DEL of a living container finds it.
+func (c *call) rebuild(k string) (*delegate.Plan, error) {
+	i := strings.LastIndexByte(k, '-')
+	if i < 0 {
+		return nil, c.records.Quarantine(k)
+	}
+	s, err := c.loadState(delegate.Sandbox{ContainerID: k[:i], IfName: k[i+1:]})
+	if err != nil || s == nil {
+		return nil, err
+	}
+	// Its configuration's name is lost with the record; the folder is this configuration's.
+	s.plan.Config = c.cfg.Name
+	return s.plan, c.records.Save(k, s.plan)
+}
+
+// gcLegacy does the same for the state of the meta-plugin that was here before, which knows no interface of the container.
+func (c *call) gcLegacy(ctx context.Context, valid map[types.GCAttachment]bool, g *collection) error {
+	ifNames := make(map[string]string, len(valid))
+	for a := range valid {
+		ifNames[a.ContainerID] = a.IfName
+	}
+	ids, err := legacy.Containers(c.cfg.LegacyCNIDir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		ifName, alive := ifNames[id]
+		if !alive {
+			ifName = "eth0" // what every runtime calls it
+		}
+		plan, err := legacy.Load(c.cfg.LegacyCNIDir, delegate.Sandbox{ContainerID: id, IfName: ifName})
+		if err != nil || plan == nil {
+			errs = append(errs, err)
+			continue
+		}
+		g.addLists(plan)
+		if alive {
+			g.addAlive(plan)
+			continue
+		}
+		if err := c.undo(ctx, &state{plan: plan, dir: c.cfg.LegacyCNIDir, legacy: true}); err != nil {
+			errs = append(errs, fmt.Errorf("container %s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}

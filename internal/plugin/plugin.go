@@ -1,0 +1,162 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plugin implements the verbs of CNI: ADD, DEL, CHECK, GC and STATUS, a file each. They are steps over the packages
+// below: configuration, source, plan, record, executor.
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/record"
+	"github.com/plexus-cni/plexus/internal/source"
+)
+
+// lockTimeout bounds the wait for another call about the same sandbox, or for a GC. It is shorter than kubelet's patience, so that
+// the pod's event says what is waited for.
+const lockTimeout = 60 * time.Second
+
+// Kernel is what the verbs ask of the host's kernel.
+type Kernel interface {
+	delegate.Kernel
+	// BootID identifies the current boot.
+	BootID() (string, error)
+	// SameNetNS reports whether path is the network namespace of the caller.
+	SameNetNS(path string) (bool, error)
+	// IsNetNS reports whether path is a network namespace that exists.
+	IsNetNS(path string) (bool, error)
+}
+
+// Plugin answers CNI calls. Everything it needs from outside comes in by field.
+type Plugin struct {
+	// Source opens what the configuration names; nil without an error when it names none.
+	Source func(*config.Config) (source.Source, error)
+	Kernel Kernel
+	// Log opens the log that the configuration asks for.
+	Log func(config.Log) *slog.Logger
+	// DeviceInfoDir is the base folder of device-info files; "" leaves them out.
+	DeviceInfoDir string
+	// Step is called before each step of an ADD or DEL; see [delegate.Executor].
+	Step func(name string) error
+}
+
+// call is one CNI call: what the verbs share.
+type call struct {
+	*Plugin
+	log     *slog.Logger
+	cfg     *config.Config
+	args    pod.Args
+	sandbox delegate.Sandbox
+	records *record.Store[delegate.Plan]
+	plugins *delegate.Exec
+	binDirs []string
+}
+
+func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
+	cfg, err := config.Parse(a.StdinData)
+	if err != nil {
+		return nil, err
+	}
+	args, err := pod.ParseArgs(a.Args)
+	if err != nil {
+		return nil, err
+	}
+	c := &call{
+		Plugin:  p,
+		log:     p.Log(cfg.Log),
+		cfg:     cfg,
+		args:    args,
+		sandbox: delegate.Sandbox{ContainerID: a.ContainerID, NetNS: a.Netns, IfName: a.IfName},
+		records: record.Open[delegate.Plan](filepath.Join(cfg.CNIDir, "records")),
+		plugins: &delegate.Exec{
+			Timeout:  cfg.DelegateTimeout,
+			Builtins: map[string]delegate.Builtin{delegate.PassthruType: delegate.Passthru},
+		},
+		binDirs: append([]string{cfg.BinDir}, filepath.SplitList(a.Path)...),
+	}
+	return c, nil
+}
+
+// executor runs plans whose results are cached under stateDir.
+func (c *call) executor(stateDir string) *delegate.Executor {
+	return &delegate.Executor{BinDirs: c.binDirs, CacheDir: stateDir, Plugins: c.plugins, Kernel: c.Kernel, Step: c.Step}
+}
+
+// key is the name of a sandbox's record.
+func key(s delegate.Sandbox) string { return s.ContainerID + "-" + s.IfName }
+
+// lock keeps other calls away from the sandbox, and GC from the records. Plugins that the call starts inherit the sandbox's lock.
+func (c *call) lock(ctx context.Context) (func(), error) {
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	all, err := c.records.LockAll(ctx, false)
+	if err != nil {
+		return nil, lockError(err, "a GC")
+	}
+	one, err := c.records.Lock(ctx, key(c.sandbox))
+	if err != nil {
+		c.unlock(all)
+		return nil, lockError(err, "another call about this sandbox, or a plugin that it left behind,")
+	}
+	c.plugins.Inherit = one.File()
+	return func() {
+		c.unlock(one)
+		c.unlock(all)
+	}, nil
+}
+
+func lockError(err error, holder string) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %s is still at work after %v: %w", source.ErrTryAgain, holder, lockTimeout, err)
+	}
+	return err
+}
+
+func (c *call) unlock(l *record.Lock) {
+	if err := l.Unlock(); err != nil {
+		c.log.Warn("unlock", "error", err)
+	}
+}
+
+func (c *call) step(name string) error {
+	if c.Step == nil {
+		return nil
+	}
+	return c.Step(name)
+}
+
+// done ends a verb: it logs the call, once, and puts the pod, or else the container, in front of what the caller is told.
+func (c *call) done(verb string, start time.Time, err error) error {
+	log := c.log.With("verb", verb, "pod", c.args.Pod.String(), "containerID", c.sandbox.ContainerID, "took", time.Since(start))
+	if err != nil {
+		log.Error(verb+" failed", "error", err)
+	} else {
+		log.Info(verb + " done")
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !c.args.Pod.IsZero():
+		return fmt.Errorf("pod %s: %w", c.args.Pod, err)
+	case c.sandbox.ContainerID != "":
+		return fmt.Errorf("container %s: %w", c.sandbox.ContainerID, err)
+	}
+	return err
+}
+
+// fileExists reports whether something is at path.
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

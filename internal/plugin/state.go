@@ -1,0 +1,171 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/legacy"
+	"github.com/plexus-cni/plexus/internal/record"
+)
+
+// state is what is known on disk of one sandbox.
+type state struct {
+	plan *delegate.Plan
+	// dir is the state folder that the attachments were made under: libcni's result cache is there.
+	dir string
+	// legacy is set when the state is another meta-plugin's.
+	legacy bool
+}
+
+// loadState finds what is known of a sandbox: our record; else the state of the meta-plugin that was here before; else, when a record
+// is lost or can not be read, what libcni's cache tells. It returns nil when nothing is known.
+func (c *call) loadState(s delegate.Sandbox) (*state, error) {
+	plan, err := c.loadRecord(s)
+	switch {
+	case err == nil:
+		plan.Sandbox.NetNS = s.NetNS
+		return &state{plan: plan, dir: c.cfg.CNIDir}, nil
+	case errors.Is(err, record.ErrCorrupt):
+		c.log.Error("a record can not be read: it is set aside, and libcni's cache asked instead", "error", err)
+		if err := c.records.Quarantine(key(s)); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	if plan, err = legacy.Load(c.cfg.LegacyCNIDir, s); err != nil {
+		return nil, err
+	}
+	if plan != nil {
+		return &state{plan: plan, dir: c.cfg.LegacyCNIDir, legacy: true}, nil
+	}
+	if plan, err = legacy.FromCache(c.cfg.CNIDir, s); err != nil || plan == nil {
+		return nil, err
+	}
+	return &state{plan: plan, dir: c.cfg.CNIDir}, nil
+}
+
+// loadRecord reads and checks the record of a sandbox.
+func (c *call) loadRecord(s delegate.Sandbox) (*delegate.Plan, error) {
+	plan, err := c.records.Load(key(s))
+	if err != nil {
+		return nil, err
+	}
+	if got := plan.Sandbox; got.ContainerID != s.ContainerID || got.IfName != s.IfName {
+		return nil, fmt.Errorf("%w: record %s is of container %q, interface %q", record.ErrCorrupt, key(s), got.ContainerID, got.IfName)
+	}
+	return plan, validate(key(s), plan)
+}
+
+// validate checks a plan that was read. One of a newer Plexus is not taken for a broken one, which would be thrown away.
+func validate(k string, plan *delegate.Plan) error {
+	err := plan.Validate()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, delegate.ErrVersion):
+		return fmt.Errorf("record %s: %w", k, err)
+	}
+	return fmt.Errorf("%w: record %s: %w", record.ErrCorrupt, k, err)
+}
+
+// undo gives back everything that a state holds, and forgets it; what could not be undone stays on record, for the next try.
+func (c *call) undo(ctx context.Context, s *state) error {
+	undone := c.executor(s.dir).Del(ctx, s.plan)
+	if undone != nil {
+		if err := c.records.Save(key(s.plan.Sandbox), s.plan); err != nil {
+			return errors.Join(undone, fmt.Errorf("record what is left: %w", err))
+		}
+	} else if err := c.records.Delete(key(s.plan.Sandbox)); err != nil {
+		return err
+	}
+	if s.legacy {
+		return errors.Join(undone, legacy.Remove(s.dir, s.plan.Sandbox.ContainerID))
+	}
+	return undone
+}
+
+// earlierBootsTimeout bounds the time that one ADD spends on what an earlier boot left; the next ADD goes on.
+const earlierBootsTimeout = 10 * time.Second
+
+// undoEarlierBoots gives back what sandboxes of an earlier boot hold: their namespaces are gone by definition, their addresses
+// and devices are not. It runs once after a boot; what it can not do is logged and tried again by the next ADD, and never fails
+// this one, whose pod has no part in it.
+func (c *call) undoEarlierBoots(ctx context.Context, bootID string) {
+	marker := filepath.Join(c.cfg.CNIDir, "boot-id")
+	if seen, err := os.ReadFile(marker); err == nil && string(seen) == bootID {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, earlierBootsTimeout)
+	defer cancel()
+	keys, err := c.records.Keys()
+	for _, k := range keys {
+		if k == key(c.sandbox) {
+			continue // this call holds its lock, and undoes it next
+		}
+		if e := c.undoEarlierBoot(ctx, k, bootID); e != nil {
+			err = errors.Join(err, e)
+		}
+		if ctx.Err() != nil {
+			err = errors.Join(err, ctx.Err())
+			break
+		}
+	}
+	if err == nil {
+		err = writeMarker(marker, bootID)
+	}
+	if err != nil {
+		c.log.Warn("give back what an earlier boot left; the next ADD goes on with it", "error", err)
+	}
+}
+
+func writeMarker(file, bootID string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(bootID), 0o600)
+}
+
+func (c *call) undoEarlierBoot(ctx context.Context, k, bootID string) error {
+	lock, err := c.records.Lock(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer c.unlock(lock)
+	plan, err := c.records.Load(k)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // another call was faster
+	case err != nil:
+		return err
+	case plan.BootID == "" || plan.BootID == bootID:
+		return nil
+	}
+	if err := validate(k, plan); err != nil {
+		return err
+	}
+	plan.Sandbox.NetNS = ""
+	c.log.Info("undo what an earlier boot left", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID)
+	return c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir})
+}
+
+// liveNetNS returns the recorded namespace of a sandbox if it can only be that: a path under /proc may name another process's by now.
+func (c *call) liveNetNS(path string) string {
+	if path == "" || strings.HasPrefix(path, "/proc/") {
+		return ""
+	}
+	if ok, err := c.Kernel.IsNetNS(path); err != nil || !ok {
+		return ""
+	}
+	return path
+}

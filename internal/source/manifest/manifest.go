@@ -1,0 +1,310 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package manifest takes cluster knowledge from a folder of YAML or JSON files with Pods and NetworkAttachmentDefinitions: for
+// demonstrations, CI, and hosts without Kubernetes. It needs no API server.
+//
+// The network status of a pod is written to the folder's subfolder network-status, as <namespace>_<name>.json: the text of the
+// pod's network-status annotation.
+package manifest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+const (
+	// MaxFileBytes bounds one file; the API server bounds an object to 1.5 MiB.
+	MaxFileBytes = 8 << 20
+	// MaxFiles bounds the files of a folder: each call reads them all.
+	MaxFiles = 1000
+)
+
+// statusDir is the subfolder that Report writes to. Lookups do not descend into folders.
+const statusDir = "network-status"
+
+// ErrInvalid marks a folder or file that can not be used; its text names the file and the document in it.
+var ErrInvalid = errors.New("invalid manifest")
+
+// Source is a folder of manifests. It implements [source.Source].
+type Source struct{ dir string }
+
+var _ source.Source = Source{}
+
+// New returns a Source that reads dir anew on each lookup.
+func New(dir string) Source { return Source{dir: dir} }
+
+// StatusFile returns the file that holds the network status of a pod.
+func (s Source) StatusFile(p pod.Ref) string {
+	return filepath.Join(s.dir, statusDir, p.Namespace+"_"+p.Name+".json")
+}
+
+// Ready reports whether the folder can be read and all manifests in it are sound.
+func (s Source) Ready(context.Context) error {
+	_, err := Load(s.dir)
+	return err
+}
+
+// Lookup implements [source.Source].
+func (s Source) Lookup(_ context.Context, q source.Query) (*source.Selection, error) {
+	if q.Pod.IsZero() {
+		return nil, fmt.Errorf("the call names no pod: CNI_ARGS needs K8S_POD_NAMESPACE and K8S_POD_NAME to look it up in %s", s.dir)
+	}
+	objects, err := Load(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := objects.pod(q.Pod)
+	if !ok {
+		return nil, fmt.Errorf("%w: no Pod %s in %s: add its manifest there", source.ErrTryAgain, q.Pod, s.dir)
+	}
+	return source.Select(q, p, func(ref nad.Ref) (*nad.Definition, error) {
+		for i := range objects.Definitions {
+			if objects.Definitions[i].Ref == ref {
+				return &objects.Definitions[i], nil
+			}
+		}
+		return nil, fmt.Errorf("%w: no NetworkAttachmentDefinition %s in %s: add it there, or correct the name", nad.ErrNotFound, ref, s.dir)
+	})
+}
+
+// Report implements [source.Source].
+func (s Source) Report(_ context.Context, r source.Report) error {
+	if r.Status == nil {
+		return nil
+	}
+	text, err := annotations.FormatStatus(r.Status)
+	if err != nil {
+		return fmt.Errorf("format the network status of pod %s: %w", r.Pod, err)
+	}
+	file := s.StatusFile(r.Pod)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // as readable as the manifests beside it
+		return fmt.Errorf("make the folder for the network status of pod %s: %w", r.Pod, err)
+	}
+	// A reader never sees half a status.
+	tmp := file + ".tmp"
+	if err := os.WriteFile(tmp, []byte(text+"\n"), 0o644); err != nil { //nolint:gosec // as readable as the manifests beside it
+		return fmt.Errorf("write the network status of pod %s: %w", r.Pod, err)
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		return fmt.Errorf("write the network status of pod %s: %w", r.Pod, err)
+	}
+	return nil
+}
+
+// Objects are what a folder holds.
+type Objects struct {
+	Pods        []source.Pod
+	Definitions []nad.Definition
+}
+
+func (o *Objects) pod(ref pod.Ref) (source.Pod, bool) {
+	for _, p := range o.Pods {
+		if p.Ref.Namespace == ref.Namespace && p.Ref.Name == ref.Name {
+			return p, true
+		}
+	}
+	return source.Pod{}, false
+}
+
+// Load reads all files of dir that end in .yaml, .yml or .json. Objects of other kinds are left alone; an object that is
+// there twice is an error.
+func Load(dir string) (*Objects, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: manifestDir: %w: make the folder and put Pods and NetworkAttachmentDefinitions into it", ErrInvalid, err)
+	}
+	objects := &Objects{}
+	seen := map[string]string{}
+	files := 0
+	for _, e := range entries {
+		if e.IsDir() || !isManifest(e.Name()) {
+			continue
+		}
+		if files++; files > MaxFiles {
+			return nil, fmt.Errorf("%w: %s: more than %d files", ErrInvalid, dir, MaxFiles)
+		}
+		file := filepath.Join(dir, e.Name())
+		data, err := readFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since the folder was read
+		}
+		if err != nil {
+			return nil, err
+		}
+		parsed, err := Parse(data)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, file, err)
+		}
+		for _, id := range parsed.ids() {
+			if other, ok := seen[id]; ok {
+				return nil, fmt.Errorf("%w: %s is in %s and in %s: remove one", ErrInvalid, id, other, file)
+			}
+			seen[id] = file
+		}
+		objects.Pods = append(objects.Pods, parsed.Pods...)
+		objects.Definitions = append(objects.Definitions, parsed.Definitions...)
+	}
+	return objects, nil
+}
+
+func isManifest(name string) bool {
+	switch filepath.Ext(name) {
+	case ".yaml", ".yml", ".json":
+		return !strings.HasPrefix(name, ".")
+	}
+	return false
+}
+
+func readFile(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a regular file", ErrInvalid, file)
+	}
+	f, err := os.Open(file) //nolint:gosec // the folder is the administrator's choice
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	data, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, file, err)
+	}
+	if len(data) > MaxFileBytes {
+		return nil, fmt.Errorf("%w: %s: more than %d bytes: split it", ErrInvalid, file, MaxFileBytes)
+	}
+	return data, nil
+}
+
+// ids names each object once, for messages and to find doubles.
+func (o *Objects) ids() []string {
+	var ids []string
+	for _, p := range o.Pods {
+		ids = append(ids, "Pod "+p.Ref.String())
+	}
+	for _, d := range o.Definitions {
+		ids = append(ids, "NetworkAttachmentDefinition "+d.Ref.String())
+	}
+	return ids
+}
+
+// object is what is read of any manifest.
+type object struct {
+	Kind     string `json:"kind"`
+	Metadata struct {
+		Name        string            `json:"name"`
+		Namespace   string            `json:"namespace"`
+		UID         string            `json:"uid"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
+	Spec struct {
+		Config string `json:"config"`
+	} `json:"spec"`
+	Items []json.RawMessage `json:"items"`
+}
+
+// Parse reads the documents of one file.
+func Parse(data []byte) (*Objects, error) {
+	objects := &Objects{}
+	for n, doc := range documents(data) {
+		j, err := yaml.YAMLToJSON(doc)
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", n, err)
+		}
+		if err := objects.add(j); err != nil {
+			return nil, fmt.Errorf("document %d: %w", n, err)
+		}
+	}
+	return objects, nil
+}
+
+// documents yields the YAML documents of data, counted from 1, empty ones left out. A line that starts with "---" ends a document
+// wherever it stands, also in a block scalar (YAML 1.2 §9.1.2).
+func documents(data []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		n, start := 0, 0
+		emit := func(doc []byte) bool {
+			if len(bytes.TrimSpace(doc)) == 0 {
+				return true
+			}
+			n++
+			return yield(n, doc)
+		}
+		for at := 0; at < len(data); {
+			end := len(data)
+			if i := bytes.IndexByte(data[at:], '\n'); i >= 0 {
+				end = at + i + 1
+			}
+			if line := bytes.TrimRight(data[at:end], "\r\n\t "); bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- ")) {
+				if !emit(data[start:at]) {
+					return
+				}
+				start = at + len("---")
+			}
+			at = end
+		}
+		emit(data[start:])
+	}
+}
+
+func (o *Objects) add(doc []byte) error {
+	// Kind first: the fields below mean something for some kinds only, and others may use the same names otherwise.
+	var head struct {
+		Kind string `json:"kind"`
+	}
+	if err := json.Unmarshal(doc, &head); err != nil {
+		return fmt.Errorf("not a Kubernetes object: %w", err)
+	}
+	switch head.Kind {
+	case "Pod", "NetworkAttachmentDefinition", "List":
+	default:
+		return nil
+	}
+	var obj object
+	if err := json.Unmarshal(doc, &obj); err != nil {
+		return fmt.Errorf("%s: %w", head.Kind, err)
+	}
+	if obj.Kind == "List" {
+		for i, item := range obj.Items {
+			if err := o.add(item); err != nil {
+				return fmt.Errorf("items[%d]: %w", i, err)
+			}
+		}
+		return nil
+	}
+	ref, err := nad.ParseRef(cmp.Or(obj.Metadata.Namespace, "default")+"/"+obj.Metadata.Name, "")
+	if err != nil {
+		return fmt.Errorf("%s: metadata: %w", obj.Kind, err)
+	}
+	if obj.Kind == "Pod" {
+		o.Pods = append(o.Pods, source.Pod{
+			Ref:         pod.Ref{Namespace: ref.Namespace, Name: ref.Name, UID: obj.Metadata.UID},
+			Annotations: obj.Metadata.Annotations,
+		})
+		return nil
+	}
+	o.Definitions = append(o.Definitions, nad.Definition{
+		Ref: ref, Config: obj.Spec.Config, ResourceName: obj.Metadata.Annotations[annotations.ResourceNameKey],
+	})
+	return nil
+}
