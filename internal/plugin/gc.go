@@ -104,7 +104,7 @@ func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error 
 	for a := range valid {
 		g.alive = append(g.alive, a)
 	}
-	errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, g.alive))
+	errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, g.alive), c.records.Sweep())
 	return errors.Join(errs...)
 }
 
@@ -143,14 +143,26 @@ func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool,
 			g.addAlive(plan)
 			continue
 		}
-		plan.Sandbox.NetNS = c.liveNetNS(plan.Sandbox.NetNS)
-		c.log.Info("collect a sandbox that is gone", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID)
-		if err := c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir}); err != nil {
+		if err := c.collect(ctx, k, plan); err != nil {
 			errs = append(errs, fmt.Errorf("container %s: %w", plan.Sandbox.ContainerID, err))
 			g.addAlive(plan) // what is left is still held
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// collect undoes the record of a sandbox that is gone. Its lock may still be held by plugins that a killed call left behind.
+func (c *call) collect(ctx context.Context, k string, plan *delegate.Plan) error {
+	lockCtx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	lock, err := c.records.Lock(lockCtx, k)
+	if err != nil {
+		return lockError(err, "a plugin that a killed call left behind")
+	}
+	defer c.unlock(lock)
+	plan.Sandbox.NetNS = c.liveNetNS(plan.Sandbox.NetNS)
+	c.log.Info("collect a sandbox that is gone", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID)
+	return c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir})
 }
 
 // rebuild makes up for a record that can not be read: from libcni's cache, and from the container that the record's name tells. It

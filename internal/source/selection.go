@@ -110,7 +110,8 @@ func (s *selector) selected(annotation string, e annotations.Element) (*Network,
 func (s *selector) configured(key, name string) (*Network, error) {
 	ref, err := nad.ParseRef(name, s.query.NetworksNamespace)
 	if err != nil {
-		return nil, fmt.Errorf("%s %q: %w", key, name, err)
+		// No NAD can be named so, but a file's network can ("My_Net").
+		return &Network{Ref: nad.Ref{Namespace: s.query.NetworksNamespace, Name: name}, Missing: true}, nil
 	}
 	def, err := s.find(ref)
 	if errors.Is(err, nad.ErrNotFound) {
