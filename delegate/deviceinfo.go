@@ -22,7 +22,7 @@ func prepareDeviceInfo(a *Attachment) error {
 	if a.DeviceInfoFile == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(a.DeviceInfoFile), 0o755); err != nil { //nolint:gosec // pods mount it, to be read
+	if err := os.MkdirAll(filepath.Dir(a.DeviceInfoFile), 0o755); err != nil { // pods mount it, to be read
 		return fmt.Errorf("device-info folder: %w", err)
 	}
 	return removeDeviceInfo(a)
@@ -31,16 +31,16 @@ func prepareDeviceInfo(a *Attachment) error {
 // DeviceInfo reads what the attachment's plugins wrote about its device; nil if they wrote nothing.
 func (a *Attachment) DeviceInfo() (*annotations.DeviceInfo, error) {
 	if a.DeviceInfoFile == "" {
-		return nil, nil //nolint:nilnil // no file is an answer, not a failure
+		return nil, nil // no file is an answer, not a failure
 	}
 	f, err := os.Open(a.DeviceInfoFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // a plugin need not write one
+		return nil, nil // a plugin need not write one
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: device-info file: %w", a, err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close() // opened for reading
 	data, err := io.ReadAll(io.LimitReader(f, maxDeviceInfoBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: device-info file: %w", a, err)

@@ -73,6 +73,9 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	stdout, err := e.call(callCtx, path, stdin, environ)
+	if err == nil {
+		err = checkResult(stdout)
+	}
 	switch {
 	case err == nil:
 		return stdout, nil
@@ -104,7 +107,7 @@ func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []st
 // run starts the plugin once and waits for it.
 func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	stdout, stderr := &capped{most: MaxOutputBytes}, &tail{}
-	cmd := exec.CommandContext(ctx, path) //nolint:gosec // running plugins is what a meta-plugin is for; FindInPath chose it
+	cmd := exec.CommandContext(ctx, path) // running plugins is what a meta-plugin is for; FindInPath chose it
 	cmd.Env = environ
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout = stdout

@@ -8,14 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/plexus-cni/plexus/internal/netdev"
@@ -74,7 +71,7 @@ func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment) error {
 	if err != nil {
 		return err
 	}
-	if err := prepareDeviceInfo(a); err != nil {
+	if err = prepareDeviceInfo(a); err != nil {
 		return err
 	}
 	result, err := e.cni().AddNetworkList(ctx, list, a.runtimeConf(s))
@@ -206,8 +203,9 @@ func listWithResult(a *Attachment) (*libcni.NetworkConfigList, error) {
 	if err != nil || len(a.Result) == 0 {
 		return list, err
 	}
-	if ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0"); err != nil || !ok {
-		return list, err //nolint:wrapcheck // DEL got a prevResult only in CNI 0.4.0
+	ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0")
+	if err != nil || !ok {
+		return list, err // DEL got a prevResult only in CNI 0.4.0
 	}
 	result, err := a.ResultAs(list.CNIVersion)
 	if err != nil {
@@ -221,21 +219,6 @@ func listWithResult(a *Attachment) (*libcni.NetworkConfigList, error) {
 	return list, nil
 }
 
-// ResultAs returns what the attachment's plugins reported, in a CNI version; nil when they have not.
-func (a *Attachment) ResultAs(cniVersion string) (types.Result, error) {
-	if len(a.Result) == 0 {
-		return nil, nil //nolint:nilnil // no result is an answer, not a failure
-	}
-	result, err := create.CreateFromBytes(a.Result)
-	if err != nil {
-		return nil, fmt.Errorf("%s: result: %w", a, err)
-	}
-	if result, err = result.GetAsVersion(cniVersion); err != nil {
-		return nil, fmt.Errorf("%s: result as CNI %s: %w", a, cniVersion, err)
-	}
-	return result, nil
-}
-
 // trimLibcni takes off the layer in which libcni repeats what our own error says: which plugin it was.
 func trimLibcni(err error) error {
 	if inner := errors.Unwrap(err); inner != nil {
@@ -244,24 +227,4 @@ func trimLibcni(err error) error {
 		}
 	}
 	return err
-}
-
-// Addresses are the addresses, with prefix lengths, that the attachment's plugins reported.
-func (a *Attachment) Addresses() ([]netip.Prefix, error) {
-	r, err := a.ResultAs(types100.ImplementedSpecVersion)
-	if err != nil || r == nil {
-		return nil, err
-	}
-	result, err := types100.NewResultFromResult(r)
-	if err != nil {
-		return nil, fmt.Errorf("%s: result: %w", a, err)
-	}
-	var addresses []netip.Prefix
-	for _, ip := range result.IPs {
-		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-			ones, _ := ip.Address.Mask.Size()
-			addresses = append(addresses, netip.PrefixFrom(addr.Unmap(), ones))
-		}
-	}
-	return addresses, nil
 }

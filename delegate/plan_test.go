@@ -102,7 +102,7 @@ func TestPlanGolden(t *testing.T) {
 			}
 			file := filepath.Join("testdata", strings.NewReplacer(" ", "_", ",", "").Replace(name)+".golden")
 			if *update {
-				if err := os.WriteFile(file, append(got, '\n'), 0o600); err != nil {
+				if err = os.WriteFile(file, append(got, '\n'), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -114,7 +114,7 @@ func TestPlanGolden(t *testing.T) {
 				t.Errorf("plan (-want +got):\n%s", diff)
 			}
 			var back Plan
-			if err := json.Unmarshal(got, &back); err != nil {
+			if err = json.Unmarshal(got, &back); err != nil {
 				t.Fatal(err)
 			}
 			again, err := json.MarshalIndent(&back, "", "  ")
@@ -141,39 +141,48 @@ func TestPlanRefuses(t *testing.T) {
 	}{
 		"P24 one interface name twice": {
 			[]Network{net("d/a", plain, annotations.Element{Interface: "x1"}), net("d/b", plain, annotations.Element{Interface: "x1"})},
-			ErrInvalid, []string{"d/a", "d/b", `"x1"`},
+			ErrInvalid,
+			[]string{"d/a", "d/b", `"x1"`},
 		},
 		"a name that a later network gets by its position": {
 			[]Network{net("d/a", plain, annotations.Element{Interface: "net2"}), net("d/b", plain, annotations.Element{})},
-			ErrInvalid, []string{"d/a", "d/b", `"net2"`, `"interface"`},
+			ErrInvalid,
+			[]string{"d/a", "d/b", `"net2"`, `"interface"`},
 		},
 		"the default network's interface name": {
 			[]Network{net("d/a", plain, annotations.Element{Interface: "eth0"})},
-			ErrInvalid, []string{"d/a", `"eth0"`, "default network"},
+			ErrInvalid,
+			[]string{"d/a", `"eth0"`, "default network"},
 		},
 		"an interface name that the kernel would not take": {
 			[]Network{net("d/a", plain, annotations.Element{Interface: "much-too-long-for-it"})},
-			annotations.ErrInvalid, []string{"d/a", "much-too-long-for-it"},
+			annotations.ErrInvalid,
+			[]string{"d/a", "much-too-long-for-it"},
 		},
 		"C2 a request that no plugin supports": {
 			[]Network{net("d/a", plain, annotations.Element{MAC: "02:00:00:00:00:01"})},
-			ErrInvalid, []string{"d/a", `"mac"`, "macvlan", `"capabilities": {"mac": true}`, "unsupportedRequests"},
+			ErrInvalid,
+			[]string{"d/a", `"mac"`, "macvlan", `"capabilities": {"mac": true}`, "unsupportedRequests"},
 		},
 		"C2 a capability that is declared false": {
 			[]Network{net("d/a", `{"type":"x","capabilities":{"ips":false}}`, annotations.Element{IPs: []string{"10.0.0.1"}})},
-			ErrInvalid, []string{"d/a", `"ips"`},
+			ErrInvalid,
+			[]string{"d/a", `"ips"`},
 		},
 		"G3 two networks for one default route": {
 			[]Network{net("d/a", plain, annotations.Element{DefaultRoute: addrs("10.0.0.1")}), net("d/b", plain, annotations.Element{DefaultRoute: addrs("10.0.1.1")})},
-			ErrInvalid, []string{"d/a", "d/b", "IPv4", "ECMP"},
+			ErrInvalid,
+			[]string{"d/a", "d/b", "IPv4", "ECMP"},
 		},
 		"G3 an empty default-route claims both families": {
 			[]Network{net("d/a", plain, annotations.Element{DefaultRoute: addrs()}), net("d/b", plain, annotations.Element{DefaultRoute: addrs("fd00::1")})},
-			ErrInvalid, []string{"IPv6", "ECMP"},
+			ErrInvalid,
+			[]string{"IPv6", "ECMP"},
 		},
 		"args that are no object": {
 			[]Network{net("d/a", `{"type":"x","args":7}`, annotations.Element{CNIArgs: map[string]json.RawMessage{"a": json.RawMessage("1")}})},
-			nad.ErrInvalid, []string{"d/a", `"args"`},
+			nad.ErrInvalid,
+			[]string{"d/a", `"args"`},
 		},
 	}
 	for name, tc := range tests {

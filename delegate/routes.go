@@ -107,7 +107,7 @@ func defaultDst(gw netip.Addr) net.IPNet {
 // rewriteCache puts an attachment's result into libcni's cache, which libcni itself only writes at ADD.
 func (e *Executor) rewriteCache(s Sandbox, a *Attachment) error {
 	file := filepath.Join(e.CacheDir, "results", fmt.Sprintf("%s-%s-%s", a.List.Name(), s.ContainerID, a.IfName))
-	data, err := os.ReadFile(file) //nolint:gosec // its parts are validated names
+	data, err := os.ReadFile(file) // its parts are validated names
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the record has it
 	}

@@ -113,12 +113,12 @@ func openSource(c *config.Config) (source.Source, error) {
 	case c.ManifestDir != "":
 		return manifest.New(c.ManifestDir), nil
 	}
-	return nil, nil //nolint:nilnil // no source is a choice
+	return nil, nil // no source is a choice
 }
 
 // openLog opens the log that the configuration asks for. A pod gets its networks also when the log can not be written.
 func openLog(c config.Log) *slog.Logger {
-	var out io.Writer = io.Discard
+	out := io.Discard
 	if c.ToStderr {
 		out = os.Stderr
 	}

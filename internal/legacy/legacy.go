@@ -53,15 +53,15 @@ type attachment struct {
 func Load(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
 	data, err := readFile(filepath.Join(dir, s.ContainerID))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // no state is an answer, not a failure
+		return nil, nil // no state is an answer, not a failure
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the former meta-plugin's state: %w", err)
 	}
 	plan, err := parse(data, s)
 	if err != nil {
-		if plan, cacheErr := FromCache(dir, s); cacheErr != nil || plan != nil {
-			return plan, cacheErr
+		if cached, cacheErr := FromCache(dir, s); cacheErr != nil || cached != nil {
+			return cached, cacheErr
 		}
 		return nil, fmt.Errorf("the former meta-plugin's state %s can not be read and libcni's cache knows nothing of the container: %w: remove the file once the container's addresses and interfaces are known to be free", filepath.Join(dir, s.ContainerID), err)
 	}
@@ -215,7 +215,7 @@ func FromCache(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
 		plan.Attachments = append(plan.Attachments, a)
 	}
 	if len(plan.Attachments) == 0 {
-		return nil, nil //nolint:nilnil // nothing cached is an answer, not a failure
+		return nil, nil // nothing cached is an answer, not a failure
 	}
 	// The default network was attached first; the order of the others is not in the cache.
 	slices.SortStableFunc(plan.Attachments, func(a, b delegate.Attachment) int {
@@ -243,11 +243,11 @@ func readFile(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	f, err := os.Open(path) //nolint:gosec // a folder of root's, and a validated name
+	f, err := os.Open(path) // a folder of root's, and a validated name
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close() // opened for reading
 	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err == nil && len(data) > maxFileBytes {
 		err = fmt.Errorf("%s has more than %d bytes", path, maxFileBytes)

@@ -43,7 +43,7 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	}
 	defer unlock()
 	c.undoEarlierBoots(ctx, bootID)
-	if err := c.undoPreviousADD(ctx); err != nil {
+	if err = c.undoPreviousADD(ctx); err != nil {
 		return nil, err
 	}
 	src, err := c.Source(c.cfg)
@@ -54,10 +54,10 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.step("record"); err != nil {
+	if err = c.step("record"); err != nil {
 		return nil, err
 	}
-	if err := c.records.Save(key(c.sandbox), plan); err != nil {
+	if err = c.records.Save(key(c.sandbox), plan); err != nil {
 		return nil, fmt.Errorf("record the attachments before they are made: %w", err)
 	}
 	result, err := c.attach(ctx, src, plan)

@@ -125,7 +125,7 @@ metadata:
 	conf, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "plexus", "type": "plexus",
 		"binDir": testenv.Plugins(t), "cniDir": n.path("state"), "legacyCNIDir": n.path("legacy"), "manifestDir": n.path("manifests"),
-		"delegates": []any{json.RawMessage(`{"cniVersion":"1.0.0","name":"cluster","type":"bridge","bridge":"cni0","isGateway":true,` + ipam("10.78.0.0/24") + `}`)},
+		"delegates":                 []any{json.RawMessage(`{"cniVersion":"1.0.0","name":"cluster","type":"bridge","bridge":"cni0","isGateway":true,` + ipam("10.78.0.0/24") + `}`)},
 		"cni.dev/valid-attachments": []any{},
 	})
 	if err != nil {
@@ -140,6 +140,7 @@ metadata:
 
 // in is the same node for a subtest.
 func (n *node) in(t *testing.T) *node {
+	t.Helper()
 	sub := *n
 	sub.t = t
 	return &sub
@@ -248,21 +249,21 @@ func (n *node) steps(verb string) []string {
 
 func TestFaultAtEveryStepOfADD(t *testing.T) {
 	t.Parallel()
-	n := newNode(t)
-	before := n.snapshot()
-	steps := n.steps("ADD")
+	base := newNode(t)
+	before := base.snapshot()
+	steps := base.steps("ADD")
 	if len(steps) < 12 {
 		t.Fatalf("an ADD of four networks has only the steps %q", steps)
 	}
-	if after := n.snapshot(); len(after) < len(before)+10 {
+	if after := base.snapshot(); len(after) < len(before)+10 {
 		t.Fatalf("the ADD did not do much, this test would prove nothing:\n%s", strings.Join(after, "\n"))
 	}
-	delSteps := n.steps("DEL")
-	n.assertUntouched(before)
+	delSteps := base.steps("DEL")
+	base.assertUntouched(before)
 	for _, step := range steps {
 		step = strings.ReplaceAll(step, "\x00", " ")
 		t.Run("fail at "+step, func(t *testing.T) {
-			n := n.in(t)
+			n := base.in(t)
 			out, err := n.call("ADD", "fail "+step)
 			if err == nil || !bytes.Contains(out, []byte(errInjected.Error())) {
 				t.Fatalf("ADD: %v, want the injected fault\n%s", err, out)
@@ -272,13 +273,13 @@ func TestFaultAtEveryStepOfADD(t *testing.T) {
 			n.assertUntouched(before)
 		})
 		t.Run("kill at "+step, func(t *testing.T) {
-			n := n.in(t)
+			n := base.in(t)
 			n.mustBeKilled("ADD", step)
 			n.mustCall("DEL", "")
 			n.assertUntouched(before)
 		})
 		t.Run("kill at "+step+", then ADD again", func(t *testing.T) {
-			n := n.in(t)
+			n := base.in(t)
 			n.mustBeKilled("ADD", step)
 			n.mustCall("ADD", "")
 			n.mustCall("CHECK", "")
@@ -286,7 +287,7 @@ func TestFaultAtEveryStepOfADD(t *testing.T) {
 			n.assertUntouched(before)
 		})
 		t.Run("kill at "+step+", then GC", func(t *testing.T) {
-			n := n.in(t)
+			n := base.in(t)
 			n.mustBeKilled("ADD", step)
 			n.mustCall("GC", "")
 			n.assertUntouched(before)
@@ -296,7 +297,7 @@ func TestFaultAtEveryStepOfADD(t *testing.T) {
 		step = strings.ReplaceAll(step, "\x00", " ")
 		for _, fault := range []string{"fail", "kill"} {
 			t.Run("DEL: "+fault+" at "+step, func(t *testing.T) {
-				n := n.in(t)
+				n := base.in(t)
 				n.mustCall("ADD", "")
 				if out, err := n.call("DEL", fault+" "+step); err == nil {
 					t.Fatalf("DEL succeeded in spite of the fault: %s", out)

@@ -111,7 +111,7 @@ func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error 
 // configuredDefault is the default network if it can be told without a pod; nil if not.
 func (c *call) configuredDefault() (*delegate.Network, error) {
 	if c.cfg.ClusterNetwork != "" && !c.cfg.ClusterNetworkIsPath() {
-		return nil, nil //nolint:nilnil // its list is in the records of its pods
+		return nil, nil // its list is in the records of its pods
 	}
 	return c.defaultNetwork(nil)
 }

@@ -166,7 +166,7 @@ func (c *call) byReference(key string, n *source.Network) (*delegate.Network, er
 func (c *call) auxiliary() (*delegate.Network, error) {
 	chain := c.cfg.AuxiliaryCNIChainName
 	if chain == "" {
-		return nil, nil //nolint:nilnil // no network is an answer, not a failure
+		return nil, nil // no network is an answer, not a failure
 	}
 	if !c.cfg.ClusterNetworkIsPath() {
 		return nil, fmt.Errorf("%w: auxiliaryCNIChainName %q needs clusterNetwork to be a path: the chain's files are looked for beside it", config.ErrInvalid, chain)
@@ -180,7 +180,7 @@ func (c *call) auxiliary() (*delegate.Network, error) {
 		return nil, fmt.Errorf("auxiliaryCNIChainName %q: %w", chain, err)
 	}
 	if list == nil {
-		return nil, nil //nolint:nilnil // no network is an answer, not a failure
+		return nil, nil // no network is an answer, not a failure
 	}
 	return &delegate.Network{Name: list.Name(), List: list}, nil
 }

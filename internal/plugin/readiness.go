@@ -40,7 +40,7 @@ func waitForChange(ctx context.Context, path string) error {
 		return fmt.Errorf("inotify: %w", err)
 	}
 	events := os.NewFile(uintptr(fd), "inotify")
-	defer events.Close() //nolint:errcheck // nothing was written
+	defer events.Close() // nothing was written
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		_, err := syscall.InotifyAddWatch(fd, dir, syscall.IN_CREATE|syscall.IN_MOVED_TO|syscall.IN_DELETE_SELF)
 		if err == nil {

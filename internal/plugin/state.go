@@ -37,7 +37,7 @@ func (c *call) loadState(s delegate.Sandbox) (*state, error) {
 		return &state{plan: plan, dir: c.cfg.CNIDir}, nil
 	case errors.Is(err, record.ErrCorrupt):
 		c.log.Error("a record can not be read: it is set aside, and libcni's cache asked instead", "error", err)
-		if err := c.records.Quarantine(key(s)); err != nil {
+		if err = c.records.Quarantine(key(s)); err != nil {
 			return nil, err
 		}
 	case !errors.Is(err, fs.ErrNotExist):

@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/nad"
 )
 
 // codeNotAvailable is CNI's code for a plugin that can not serve an ADD now (CNI 1.1.0 §5).
@@ -42,7 +43,7 @@ func (c *call) status(ctx context.Context) error {
 		return err
 	}
 	if src != nil {
-		if err := src.Ready(ctx); err != nil {
+		if err = src.Ready(ctx); err != nil {
 			return err
 		}
 	}
@@ -51,11 +52,7 @@ func (c *call) status(ctx context.Context) error {
 		if src != nil {
 			return nil // what the name stands for is known with a pod only
 		}
-		selection, err := c.lookup(ctx, nil)
-		if err != nil {
-			return err
-		}
-		byName = selection.Default
+		byName = &source.Network{Ref: nad.Ref{Namespace: c.cfg.NetworksNamespace, Name: name}, Missing: true}
 	}
 	network, err := c.defaultNetwork(byName)
 	if err != nil {

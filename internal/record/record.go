@@ -238,7 +238,7 @@ func readFile(path string) ([]byte, error) {
 
 // syncDir flushes a directory: without it a rename or removal may be undone by a power failure.
 func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // The directory comes from the node's own configuration.
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (s *Store[T]) Sweep() error {
 
 // removeIdleLock removes a lock file unless somebody holds it.
 func removeIdleLock(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0) //nolint:gosec // a name that was read from the store's own folder
+	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0) // a name that was read from the store's own folder
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

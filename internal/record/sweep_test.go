@@ -22,11 +22,11 @@ func TestSweepRemovesWhatKilledProcessesLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"dead.lock", ".dead.tmp"} {
-		if err := os.WriteFile(filepath.Join(s.dir, name), nil, 0o600); err != nil {
+		if err = os.WriteFile(filepath.Join(s.dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Sweep(); err != nil {
+	if err = s.Sweep(); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(s.dir)

@@ -40,8 +40,8 @@ func Select(q Query, p Pod, find Definitions) (*Selection, error) {
 		return nil, err
 	}
 	for _, name := range q.DefaultNetworks {
-		n, err := s.configured("defaultNetworks", name)
-		if err != nil {
+		var n *Network
+		if n, err = s.configured("defaultNetworks", name); err != nil {
 			return nil, err
 		}
 		sel.DefaultNetworks = append(sel.DefaultNetworks, *n)
@@ -84,7 +84,7 @@ func (s *selector) defaultNetwork() (*Network, error) {
 		return s.selected(annotations.DefaultNetworkKey, *e)
 	}
 	if s.query.ClusterNetwork == "" {
-		return nil, nil //nolint:nilnil // no network by reference is an answer, not a failure
+		return nil, nil // no network by reference is an answer, not a failure
 	}
 	return s.configured("clusterNetwork", s.query.ClusterNetwork)
 }

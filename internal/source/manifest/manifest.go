@@ -95,12 +95,12 @@ func (s Source) Report(_ context.Context, r source.Report) error {
 		return fmt.Errorf("format the network status of pod %s: %w", r.Pod, err)
 	}
 	file := s.StatusFile(r.Pod)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // as readable as the manifests beside it
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { // as readable as the manifests beside it
 		return fmt.Errorf("make the folder for the network status of pod %s: %w", r.Pod, err)
 	}
 	// A reader never sees half a status.
 	tmp := file + ".tmp"
-	if err := os.WriteFile(tmp, []byte(text+"\n"), 0o644); err != nil { //nolint:gosec // as readable as the manifests beside it
+	if err := os.WriteFile(tmp, []byte(text+"\n"), 0o644); err != nil { // as readable as the manifests beside it
 		return fmt.Errorf("write the network status of pod %s: %w", r.Pod, err)
 	}
 	if err := os.Rename(tmp, file); err != nil {
@@ -181,11 +181,11 @@ func readFile(file string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrInvalid, file)
 	}
-	f, err := os.Open(file) //nolint:gosec // the folder is the administrator's choice
+	f, err := os.Open(file) // the folder is the administrator's choice
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close() // opened for reading
 	data, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, file, err)
