@@ -1,0 +1,185 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package delegate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// script writes a plugin in shell.
+func script(t *testing.T, body string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "plug")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func execIt(t *testing.T, e *Exec, path string) ([]byte, error) {
+	t.Helper()
+	if e.Timeout == 0 {
+		e.Timeout = time.Minute
+	}
+	return e.ExecPlugin(t.Context(), path, []byte(`{"name":"n"}`), append(os.Environ(), "CNI_COMMAND=ADD"))
+}
+
+func TestExecHandsOverStdinAndEnvironment(t *testing.T) {
+	t.Parallel()
+	out, err := execIt(t, &Exec{}, script(t, `printf '{"got":%s,"verb":"%s"}' "$(cat)" "$CNI_COMMAND"`))
+	if err != nil || string(out) != `{"got":{"name":"n"},"verb":"ADD"}` {
+		t.Errorf("ExecPlugin = %s, %v", out, err)
+	}
+}
+
+func TestExecTellsHowAPluginFailed(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ body, says string }{
+		"by the rules: its message":          {`echo '{"code":100,"msg":"no such parent","details":"eth9"}'; exit 1`, "no such parent"},
+		"on stderr only":                     {`echo "oh dear" >&2; exit 3`, "ended with exit status 3 and said: oh dear"},
+		"without a word":                     {`exit 4`, "ended with exit status 4 and said nothing"},
+		"with garbage":                       {`echo "<html>"; exit 1`, `printed what is no CNI error: "<html>`},
+		"with an empty object":               {`echo "{}"; exit 1`, "printed what is no CNI error"},
+		"by a signal":                        {`kill -SEGV $$`, "signal: segmentation fault"},
+		"with a result that has null in it":  {`echo '{"cniVersion":"1.0.0","ips":[null]}'`, "ips[0] is null"},
+		"with megabytes on stdout":           {`head -c 5000000 /dev/zero`, "printed more than 4194304 bytes"},
+		"with megabytes on stderr: the tail": {`head -c 3000000 /dev/zero | tr '\0' x >&2; echo "the end" >&2; exit 1`, "the end"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := execIt(t, &Exec{}, script(t, tc.body))
+			if err == nil || !strings.Contains(err.Error(), tc.says) || !strings.HasPrefix(err.Error(), "plugin plug: ") {
+				t.Fatalf("ExecPlugin: %.300v, want it to say %q of plugin plug", err, tc.says)
+			}
+			if len(err.Error()) > 2*keepStderrBytes {
+				t.Errorf("the error has %d bytes", len(err.Error()))
+			}
+		})
+	}
+}
+
+func TestExecKeepsTheCodeOfAPlugin(t *testing.T) {
+	t.Parallel()
+	_, err := execIt(t, &Exec{}, script(t, `echo '{"code":11,"msg":"m","details":"d"}'; exit 1`))
+	e, ok := errors.AsType[*types.Error](err)
+	if !ok || e.Code != 11 || e.Msg != "m" || e.Details != "d" {
+		t.Errorf("ExecPlugin: %#v, want the plugin's own CNI error", err)
+	}
+}
+
+func TestExecKillsAPluginThatHangsWithItsChildren(t *testing.T) {
+	t.Parallel()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Both the plugin and its child hold the FIFO open: it reads EOF when both are dead.
+	hang := script(t, fmt.Sprintf(`exec 9>%s; sleep 1000 & wait`, fifo))
+	done := make(chan error, 1)
+	go func() {
+		_, err := (&Exec{Timeout: 200 * time.Millisecond}).ExecPlugin(context.Background(), hang, nil, os.Environ())
+		done <- err
+	}()
+	if _, err := os.ReadFile(fifo); err != nil {
+		t.Fatal(err)
+	}
+	err := <-done
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "delegateTimeoutSeconds") {
+		t.Errorf("ExecPlugin: %v, want a time-out that names its key", err)
+	}
+}
+
+func TestExecEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	started := filepath.Join(t.TempDir(), "started")
+	if err := syscall.Mkfifo(started, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hang := script(t, fmt.Sprintf("echo > %s; sleep 1000", started))
+	done := make(chan error, 1)
+	go func() {
+		_, err := (&Exec{Timeout: time.Minute}).ExecPlugin(ctx, hang, nil, os.Environ())
+		done <- err
+	}()
+	if _, err := os.ReadFile(started); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("ExecPlugin: %v, want it cancelled", err)
+	}
+}
+
+func TestExecTriesAgainWhileTheBinaryIsReplaced(t *testing.T) {
+	t.Parallel()
+	path := script(t, `echo '{}'`)
+	busy, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0) // open for writing: ETXTBSY
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := time.AfterFunc(3*busyDelay, func() { _ = busy.Close() })
+	defer free.Stop()
+	if out, err := execIt(t, &Exec{}, path); err != nil || strings.TrimSpace(string(out)) != "{}" {
+		t.Errorf("ExecPlugin = %q, %v, want it to run once the file is free", out, err)
+	}
+}
+
+func TestExecHandsOnTheInheritedFile(t *testing.T) {
+	t.Parallel()
+	f, err := os.CreateTemp(t.TempDir(), "lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out, err := execIt(t, &Exec{Inherit: f}, script(t, `sh -c 'readlink /proc/self/fd/3'`)) // also to a child's child
+	if err != nil || strings.TrimSpace(string(out)) != f.Name() {
+		t.Errorf("descriptor 3 = %q, %v, want %s", out, err, f.Name())
+	}
+}
+
+func TestFindInPath(t *testing.T) {
+	t.Parallel()
+	path := script(t, "")
+	e := &Exec{Builtins: map[string]Builtin{PassthruType: Passthru}}
+	if got, err := e.FindInPath("plug", []string{"/nowhere", filepath.Dir(path)}); err != nil || got != path {
+		t.Errorf("FindInPath = %q, %v", got, err)
+	}
+	if got, err := e.FindInPath(PassthruType, nil); err != nil || got != "builtin:passthru" {
+		t.Errorf("FindInPath of a built-in = %q, %v", got, err)
+	}
+	_, err := e.FindInPath("other", []string{"/nowhere", "/else"})
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `no plugin "other" in /nowhere or /else`) {
+		t.Errorf("FindInPath of a missing plugin: %v", err)
+	}
+}
+
+func TestPassthru(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ env, stdin, want string }{
+		"ADD hands the previous result on": {"CNI_COMMAND=ADD", `{"cniVersion":"1.0.0","prevResult":{"cniVersion":"1.0.0","ips":[]}}`, `{"cniVersion":"1.0.0","ips":[]}`},
+		"ADD as the first gives an empty":  {"CNI_COMMAND=ADD", `{"cniVersion":"0.3.1"}`, `{"cniVersion":"0.3.1","dns":{}}`},
+		"DEL does nothing":                 {"CNI_COMMAND=DEL", `{"cniVersion":"1.0.0"}`, ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, err := Passthru(t.Context(), []byte(tc.stdin), []string{tc.env})
+			if err != nil || string(out) != tc.want {
+				t.Errorf("Passthru = %s, %v, want %s", out, err, tc.want)
+			}
+		})
+	}
+}
