@@ -89,7 +89,7 @@ func TestExecKillsAPluginThatHangsWithItsChildren(t *testing.T) {
 	hang := script(t, fmt.Sprintf(`exec 9>%s; sleep 1000 & wait`, fifo))
 	done := make(chan error, 1)
 	go func() {
-		_, err := (&Exec{Timeout: 200 * time.Millisecond}).ExecPlugin(context.Background(), hang, nil, os.Environ())
+		_, err := (&Exec{Timeout: 200 * time.Millisecond}).ExecPlugin(t.Context(), hang, nil, os.Environ())
 		done <- err
 	}()
 	if _, err := os.ReadFile(fifo); err != nil {

@@ -92,7 +92,7 @@ type Log struct {
 	Level    slog.Level
 	ToStderr bool
 	File     string
-	// Rotation of File. Zero means: the package logfile's default size, all kept.
+	// Rotation of File; zero stands for the defaults of package logfile.
 	MaxSizeMB, MaxBackups, MaxAgeDays int
 	Compress                          bool
 }

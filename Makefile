@@ -1,0 +1,115 @@
+# `make` lists the targets. Go, make and a C compiler (for the race detector) are needed; tools are pinned in tools/go.mod.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Where `make install` puts the programs: those that people run, and the plugin.
+PREFIX     ?= /usr/local
+CNI_BIN    ?= /opt/cni/bin
+# How long each fuzz target runs.
+FUZZTIME   ?= 10s
+# Which benchmarks run.
+BENCH      ?= .
+
+BIN        := $(CURDIR)/bin
+RELEASE    := -trimpath -ldflags='-s -w'
+GOLANGCI   := go tool -modfile=tools/go.mod golangci-lint
+MODULES    := $(patsubst %/go.mod,%,$(wildcard ./go.mod */go.mod */*/go.mod))
+
+# What tests and demo run that Go can not bring, as command:package. A test that needs one skips without it, and names it.
+DEPS       := nft:nftables
+
+##@ Use
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## Build the programs into bin/
+	CGO_ENABLED=0 go build $(RELEASE) -o $(BIN)/ ./cmd/...
+
+.PHONY: plugins
+plugins: ## Build the reference CNI plugins into bin/cni/
+	CGO_ENABLED=0 go build -C tools/cni-plugins $(RELEASE) -o $(BIN)/cni/ tool
+
+.PHONY: demo
+demo: deps build plugins ## Show two pods on three networks each; needs root
+	go run ./demo
+
+.PHONY: install
+install: build ## Install plexus into CNI_BIN, and plexusctl into PREFIX/bin (DESTDIR is respected)
+	install -D -t $(DESTDIR)$(CNI_BIN) $(BIN)/plexus
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(BIN)/plexusctl
+
+##@ Test
+
+.PHONY: test
+test: deps ## Run all tests; those that need a network namespace run as root, or in a user namespace
+	go test -race -shuffle=on ./...
+
+.PHONY: e2e
+e2e: deps ## Run only the tests of the built programs
+	go test -race -shuffle=on ./conformance/... ./integration/...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (10s)
+	@for pkg in $$(go list ./...); do \
+		targets=$$(go test -list '^Fuzz' $$pkg); \
+		for target in $$(sed -n '/^Fuzz/p' <<<"$$targets"); do \
+			echo "go test -run '^$$' -fuzz ^$$target\$$ -fuzztime $(FUZZTIME) $$pkg"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks, or those that match BENCH
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: cover
+cover: deps ## Run all tests and write coverage.html
+	go test -coverprofile=coverage.out -coverpkg=./... ./...
+	go tool cover -html=coverage.out -o coverage.html
+	go tool cover -func=coverage.out | tail -1
+
+##@ Change
+
+.PHONY: check
+check: lint test verify ## All that has to pass before a change is sent
+
+.PHONY: lint
+lint: ## Check code and format
+	$(GOLANGCI) run ./...
+	$(GOLANGCI) fmt --diff
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(GOLANGCI) fmt
+
+.PHONY: generate
+generate: ## Write the generated code and manifests
+	go generate ./...
+
+# A snapshot is the tree of all files as they are, committed or not.
+snapshot = GIT_INDEX_FILE=$$(git rev-parse --absolute-git-dir)/verify-index sh -c 'git add -A && git write-tree'
+
+.PHONY: verify
+verify: ## Check that generated code, format and go.mod files are current, and the plugin's imports and size
+	@before=$$($(snapshot)); \
+	$(MAKE) --no-print-directory generate fmt; \
+	git diff --exit-code "$$before" "$$($(snapshot))" || { echo 'verify: commit what `make generate fmt` just changed'; exit 1; }
+	@for module in $(MODULES); do echo "go -C $$module mod tidy -diff"; go -C $$module mod tidy -diff; done
+	go test -count=1 -run 'TestImports|TestBinarySize' ./cmd/plexus
+
+.PHONY: deps
+deps: # Install what is missing of DEPS, where that is possible. In CI, where a skipped test would go unseen, it has to be.
+	@missing=; for dep in $(DEPS); do command -v "$${dep%%:*}" >/dev/null || missing+=" $${dep##*:}"; done; \
+	[ -z "$$missing" ] || { command -v apt-get && [ "$$(id -u)" = 0 ] && apt-get -q update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$missing; } >/dev/null || { \
+		echo "deps: tests skip what needs these packages; install them:$$missing"; [ -z "$${CI:-}" ]; }
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN) coverage.out coverage.html

@@ -1,0 +1,238 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package netdev
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Fake is a kernel in memory, for tests: calls change its state as they would change the real one's, and [Fake.String] prints
+// that. It knows addresses well enough to refuse a gateway that can't be reached. The zero value is a machine without sandboxes.
+type Fake struct {
+	// Own is the path at which the caller's own network namespace is.
+	Own string
+	// Boot is the boot ID.
+	Boot string
+	// Fault is asked before each call, with the method's name, and fails it by an error. It runs without the fake's lock.
+	Fault func(op string) error
+
+	mu         sync.Mutex
+	namespaces map[string]namespace
+}
+
+type namespace struct {
+	links  []Link
+	routes []Route
+}
+
+// SetNetNS puts a network namespace at path, in place of one that is there.
+func (f *Fake) SetNetNS(path string, links []Link, routes []Route) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.namespaces == nil {
+		f.namespaces = map[string]namespace{}
+	}
+	f.namespaces[path] = namespace{links: copyLinks(links), routes: slices.Clone(routes)}
+}
+
+// DeleteNetNS removes the network namespace at path, with all that is in it.
+func (f *Fake) DeleteNetNS(path string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.namespaces, path)
+}
+
+// SetDefaultRoutes does as [Linux.SetDefaultRoutes].
+func (f *Fake) SetDefaultRoutes(ctx context.Context, netnsPath string, r DefaultRoutes) error {
+	if err := f.setDefaultRoutes(ctx, netnsPath, r); err != nil {
+		return fmt.Errorf("set default routes of sandbox %s: %w", netnsPath, err)
+	}
+	return nil
+}
+
+func (f *Fake) setDefaultRoutes(ctx context.Context, netnsPath string, r DefaultRoutes) error {
+	if err := cmp.Or(r.check(), ctx.Err()); err != nil {
+		return err
+	}
+	ns, err := f.open("SetDefaultRoutes", netnsPath)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(ns.links, func(l Link) bool { return l.Name == r.IfName })
+	if i < 0 {
+		return errNoLink(r.IfName)
+	}
+	var routes []Route
+	for _, family := range r.families() {
+		if gateway, ok := r.Gateways[family]; ok {
+			if err := ns.links[i].reach(gateway); err != nil {
+				return explain(r.IfName, gateway, err)
+			}
+			routes = append(routes, Route{IfName: r.IfName, Gateway: gateway, Family: family})
+		}
+	}
+	for _, old := range ns.routes {
+		if slices.Contains(r.families(), old.Family) && (old.IfName != r.IfName || !slices.Contains(r.Keep, old.Family)) {
+			continue
+		}
+		routes = append(routes, old)
+	}
+	f.SetNetNS(netnsPath, ns.links, routes)
+	return nil
+}
+
+// DefaultRoutes does as [Linux.DefaultRoutes].
+func (f *Fake) DefaultRoutes(netnsPath string) ([]Route, error) {
+	ns, err := f.open("DefaultRoutes", netnsPath)
+	if err != nil {
+		return nil, fmt.Errorf("list default routes: %w", err)
+	}
+	return ns.sortedRoutes(), nil
+}
+
+// Links does as [Linux.Links].
+func (f *Fake) Links(netnsPath string) ([]Link, error) {
+	ns, err := f.open("Links", netnsPath)
+	if err != nil {
+		return nil, err
+	}
+	return ns.links, nil
+}
+
+// IsNetNS does as [Linux.IsNetNS].
+func (f *Fake) IsNetNS(path string) (bool, error) {
+	if err := f.fault("IsNetNS"); err != nil {
+		return false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.namespaces[path]
+	return ok, nil
+}
+
+// SameNetNS does as [Linux.SameNetNS].
+func (f *Fake) SameNetNS(path string) (bool, error) {
+	if _, err := f.open("SameNetNS", path); err != nil {
+		return false, err
+	}
+	return path == f.Own, nil
+}
+
+// BootID does as [Linux.BootID].
+func (f *Fake) BootID() (string, error) {
+	return f.Boot, f.fault("BootID")
+}
+
+// String prints the state as the ip command would, namespaces by path.
+func (f *Fake) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var b strings.Builder
+	for _, path := range slices.Sorted(maps.Keys(f.namespaces)) {
+		ns := f.namespaces[path]
+		fmt.Fprintf(&b, "# ip -n %s address show\n", path)
+		for _, l := range ns.links {
+			l.print(&b)
+		}
+		fmt.Fprintf(&b, "# ip -n %s route show default\n", path)
+		for _, r := range ns.sortedRoutes() {
+			r.print(&b)
+		}
+	}
+	return b.String()
+}
+
+func (f *Fake) fault(op string) error {
+	if f.Fault == nil {
+		return nil
+	}
+	return f.Fault(op)
+}
+
+// open gives a copy of the namespace at path, unless the call shall fail.
+func (f *Fake) open(op, path string) (namespace, error) {
+	if err := f.fault(op); err != nil {
+		return namespace{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ns, ok := f.namespaces[path]
+	if !ok {
+		return namespace{}, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	return namespace{links: copyLinks(ns.links), routes: slices.Clone(ns.routes)}, nil
+}
+
+// sortedRoutes lists the routes of IPv4 first.
+func (ns namespace) sortedRoutes() []Route {
+	return slices.SortedStableFunc(slices.Values(ns.routes), func(a, b Route) int { return cmp.Compare(a.Family, b.Family) })
+}
+
+// reach reports, with the kernel's error, why a gateway is not a neighbour on the link.
+func (l Link) reach(gateway netip.Addr) error {
+	if !l.Up {
+		return unix.ENETDOWN
+	}
+	onLink := gateway.Is6() && gateway.IsLinkLocalUnicast()
+	for _, own := range l.Addrs {
+		// For IPv4 this is an old way to say "on the link itself", and fine with the kernel.
+		if own.Addr() == gateway && gateway.Is6() {
+			return unix.EINVAL
+		}
+		onLink = onLink || own.Contains(gateway)
+	}
+	switch {
+	case onLink:
+		return nil
+	case gateway.Is6():
+		return unix.EHOSTUNREACH
+	default:
+		return unix.ENETUNREACH
+	}
+}
+
+func (l Link) print(b *strings.Builder) {
+	state := "DOWN"
+	if l.Up {
+		state = "UP"
+	}
+	fmt.Fprintf(b, "%d: %s: <%s> mtu %d\n", l.Index, l.Name, state, l.MTU)
+	if len(l.MAC) > 0 {
+		fmt.Fprintf(b, "    link %s\n", l.MAC)
+	}
+	for _, a := range l.Addrs {
+		word := "inet"
+		if a.Addr().Is6() {
+			word = "inet6"
+		}
+		fmt.Fprintf(b, "    %s %s\n", word, a)
+	}
+}
+
+func (r Route) print(b *strings.Builder) {
+	fmt.Fprintf(b, "%s default", map[Family]string{IPv4: "inet", IPv6: "inet6"}[r.Family])
+	if r.Gateway.IsValid() {
+		fmt.Fprintf(b, " via %s", r.Gateway)
+	}
+	fmt.Fprintf(b, " dev %s\n", r.IfName)
+}
+
+// copyLinks copies deeply: what a test holds and what the fake holds do not share memory.
+func copyLinks(links []Link) []Link {
+	copied := slices.Clone(links)
+	for i, l := range copied {
+		copied[i].MAC, copied[i].Addrs = slices.Clone(l.MAC), slices.Clone(l.Addrs)
+	}
+	return copied
+}
