@@ -67,14 +67,26 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	return result, nil
 }
 
-// checkNetNS refuses the host's own network namespace: skel does so too, but only after the ADD, when all has been done to it.
+// checkNetNS refuses what is no network namespace, or the host's own: skel does the latter too, but only after the ADD, when all
+// has been done to it.
 func (c *call) checkNetNS() error {
-	own, err := c.Kernel.SameNetNS(c.sandbox.NetNS)
-	if err != nil {
-		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s: %v", c.sandbox.NetNS, err), "")
+	path := c.sandbox.NetNS
+	refuse := func(why string) error {
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s %s", path, why), "")
 	}
-	if own {
-		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s is the host's own network namespace", c.sandbox.NetNS), "")
+	is, err := c.Kernel.IsNetNS(path)
+	if err != nil {
+		return refuse("can not be read: " + err.Error())
+	}
+	if !is {
+		return refuse("is not a network namespace, or no longer: the container runtime has to make the sandbox anew")
+	}
+	own, err := c.Kernel.SameNetNS(path)
+	if err != nil {
+		return refuse("can not be read: " + err.Error())
+	}
+	if own && !c.allowOwnNetNS {
+		return refuse("is the host's own network namespace, which a pod's networks must not be put into")
 	}
 	return nil
 }

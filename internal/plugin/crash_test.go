@@ -44,13 +44,25 @@ func TestMain(m *testing.M) {
 	os.Exit(testenv.InUserNS(m))
 }
 
+// kernel is the real one, but for the boot that a test says it is.
+type kernel struct{ *netdev.Linux }
+
+const bootEnv = "PLEXUS_TEST_BOOT"
+
+func (k kernel) BootID() (string, error) {
+	if id := os.Getenv(bootEnv); id != "" {
+		return id, nil
+	}
+	return k.Linux.BootID()
+}
+
 var errInjected = errors.New("injected fault")
 
 func servePlugin(fault string) {
 	what, at, _ := strings.Cut(fault, " ")
 	p := &plugin.Plugin{
 		Source: func(c *config.Config) (source.Source, error) { return manifest.New(c.ManifestDir), nil },
-		Kernel: netdev.NewLinux(),
+		Kernel: kernel{netdev.NewLinux()},
 		Log:    func(config.Log) *slog.Logger { return slog.New(slog.DiscardHandler) },
 		Step: func(name string) error {
 			switch {
@@ -95,12 +107,14 @@ type node struct {
 	host, sandbox string // network namespaces
 	dir           string
 	conf          []byte
+	containerID   string
+	bootID        string // "" for the kernel's
 }
 
 func newNode(t *testing.T) *node {
 	t.Helper()
 	testenv.RequireRoot(t)
-	n := &node{t: t, host: testenv.NetNS(t), sandbox: testenv.NetNS(t), dir: t.TempDir()}
+	n := &node{t: t, host: testenv.NetNS(t), sandbox: testenv.NetNS(t), dir: t.TempDir(), containerID: "c1"}
 	testenv.Veth(t, testenv.End{NetNS: n.host, Name: "parent0"}, testenv.End{NetNS: n.host, Name: "parent1"})
 	ipam := func(subnets ...string) string {
 		ranges := make([]string, 0, len(subnets))
@@ -118,7 +132,7 @@ metadata:
   annotations:
     k8s.v1.cni.cncf.io/networks: '[{"name":"lan"},{"name":"wan","interface":"wan0","default-route":["10.78.2.1"]},{"name":"p2p"}]'
 ` +
-		nad("lan", `{"plugins":[{"type":"bridge","bridge":"lan0",`+ipam("10.78.1.0/24", "fd00:78:1::/64")+`},{"type":"tuning","mtu":1400}]}`) +
+		nad("lan", `{"plugins":[{"type":"bridge","bridge":"lan0","isGateway":true,`+ipam("10.78.1.0/24", "fd00:78:1::/64")+`},{"type":"tuning","mtu":1400}]}`) +
 		nad("wan", `{"type":"macvlan","master":"parent0",`+ipam("10.78.2.0/24")+`}`) +
 		nad("p2p", `{"type":"ptp",`+ipam("10.78.3.0/24")+`}`)
 	n.write("manifests/all.yaml", manifests)
@@ -162,7 +176,7 @@ func (n *node) write(name, text string) {
 func (n *node) call(verb, fault string) ([]byte, error) {
 	n.t.Helper()
 	cmd := exec.CommandContext(n.t.Context(), "/proc/self/exe")
-	cmd.Env = append(os.Environ(), faultEnv+"="+fault, "CNI_COMMAND="+verb, "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0",
+	cmd.Env = append(os.Environ(), faultEnv+"="+fault, bootEnv+"="+n.bootID, "CNI_COMMAND="+verb, "CNI_CONTAINERID="+n.containerID, "CNI_IFNAME=eth0",
 		"CNI_NETNS="+n.sandbox, "CNI_PATH=/nowhere", "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=web")
 	cmd.Stdin = bytes.NewReader(n.conf)
 	var out []byte
@@ -209,20 +223,30 @@ func (n *node) snapshot() []string {
 			all = append(all, fmt.Sprintf("%s: default route %v", filepath.Base(netns), r))
 		}
 	}
+	for _, f := range n.files() {
+		all = append(all, "file "+f)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// files are all files of the node's folder, but for what marks no attachment: host-local's bookkeeping, our directory's lock and
+// boot marker, the status that a DEL, which has no source, leaves.
+func (n *node) files() []string {
+	n.t.Helper()
+	var files []string
 	err := filepath.WalkDir(n.dir, func(path string, d fs.DirEntry, err error) error {
 		name := d.Name()
-		// host-local's own bookkeeping, and what marks no attachment.
 		if err != nil || d.IsDir() || name == "lock" || strings.HasPrefix(name, "last_reserved_ip") || name == ".lock" || name == "boot-id" || name == "default_web.json" {
 			return err
 		}
-		all = append(all, "file "+strings.TrimPrefix(path, n.dir))
+		files = append(files, strings.TrimPrefix(path, n.dir))
 		return nil
 	})
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	slices.Sort(all)
-	return all
+	return files
 }
 
 func (n *node) assertUntouched(before []string) {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -61,6 +62,8 @@ type call struct {
 	records *record.Store[delegate.Plan]
 	plugins *delegate.Exec
 	binDirs []string
+	// allowOwnNetNS is the caller's CNI_NETNS_OVERRIDE (CNI 1.1.0 §2, parameters).
+	allowOwnNetNS bool
 }
 
 func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
@@ -84,6 +87,8 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 			Builtins: map[string]delegate.Builtin{delegate.PassthruType: delegate.Passthru},
 		},
 		binDirs: append([]string{cfg.BinDir}, filepath.SplitList(a.Path)...),
+		// The spellings that skel accepts.
+		allowOwnNetNS: a.NetnsOverride == "1" || strings.EqualFold(a.NetnsOverride, "true"),
 	}
 	return c, nil
 }

@@ -1,0 +1,206 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/plexus-cni/plexus/internal/testenv"
+)
+
+// another is a second sandbox of the same pod's networks on the same node.
+func (n *node) another(containerID string) *node {
+	n.t.Helper()
+	second := *n
+	second.containerID, second.sandbox = containerID, testenv.NetNS(n.t)
+	return &second
+}
+
+// leases are the addresses that host-local holds for a container.
+func (n *node) leases() []string {
+	n.t.Helper()
+	var held []string
+	for _, line := range n.snapshot() {
+		path, ok := strings.CutPrefix(line, "file ")
+		if !ok || !strings.HasPrefix(path, "/ipam/") {
+			continue
+		}
+		text, err := os.ReadFile(n.dir + path)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if strings.HasPrefix(string(text), n.containerID) {
+			held = append(held, path)
+		}
+	}
+	return held
+}
+
+// valid makes GC's list of living containers.
+func (n *node) valid(containerIDs ...string) {
+	n.t.Helper()
+	var conf map[string]any
+	if err := json.Unmarshal(n.conf, &conf); err != nil {
+		n.t.Fatal(err)
+	}
+	list := []map[string]string{}
+	for _, id := range containerIDs {
+		list = append(list, map[string]string{"containerID": id, "ifname": "eth0"})
+	}
+	conf["cni.dev/valid-attachments"] = list
+	var err error
+	if n.conf, err = json.Marshal(conf); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestGCKeepsEveryNetworkOfALivingContainerAndCollectsTheOthers(t *testing.T) {
+	t.Parallel()
+	dead := newNode(t)
+	before := dead.snapshot()
+	dead.mustCall("ADD", "")
+	alive := dead.another("c2")
+	alive.mustCall("ADD", "")
+	if len(dead.leases()) != 5 || len(alive.leases()) != 5 {
+		t.Fatalf("leases: %q and %q, want five each", dead.leases(), alive.leases())
+	}
+	alive.valid("c2") // the runtime knows of eth0 only
+	alive.mustCall("GC", "")
+	alive.mustCall("CHECK", "")
+	if got := alive.leases(); len(got) != 5 {
+		t.Errorf("leases of the living container after GC: %q, want all five", got)
+	}
+	if got := dead.leases(); len(got) != 0 {
+		t.Errorf("leases of the dead container after GC: %q, want none", got)
+	}
+	alive.mustCall("DEL", "")
+	dead.assertUntouched(before)
+}
+
+func TestGCLeavesAloneWhatAnotherConfigurationRecorded(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.mustCall("ADD", "")
+	before := n.snapshot()
+	other := *n
+	other.conf = bytes.Replace(n.conf, []byte(`"name":"plexus"`), []byte(`"name":"podman"`), 1)
+	other.valid()
+	other.mustCall("GC", "")
+	n.assertUntouched(before)
+	n.mustCall("DEL", "")
+}
+
+func TestV5GCOnAFreshNode(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	if err := os.RemoveAll(n.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	n.valid("c7")
+	n.mustCall("GC", "")
+}
+
+func TestTheFirstADDAfterARebootGivesBackWhatTheEarlierBootHeld(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.bootID = "boot-1"
+	n.mustCall("ADD", "")
+	if len(n.leases()) != 5 {
+		t.Fatalf("leases: %q, want five", n.leases())
+	}
+	same := n.another("c2")
+	same.mustCall("ADD", "")
+	if len(n.leases()) != 5 {
+		t.Errorf("leases after another ADD of the same boot: %q, want them untouched", n.leases())
+	}
+	same.mustCall("DEL", "")
+
+	later := n.another("c3")
+	later.bootID = "boot-2"
+	later.mustCall("ADD", "")
+	if got := n.leases(); len(got) != 0 {
+		t.Errorf("leases of the earlier boot: %q, want none", got)
+	}
+	later.mustCall("CHECK", "")
+	// kubelet still asks for the DEL of the sandboxes that it remembers.
+	n.bootID = "boot-2"
+	n.mustCall("DEL", "")
+	later.mustCall("DEL", "")
+}
+
+func TestARecordThatCanNotBeReadIsMadeUpForFromTheCache(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"empty": "", "half": `{"version":1,"sandbox":{"conta`, "of nothing": `{"version":1}`, "rubbish": "\x00\xff"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			before := n.snapshot()
+			n.mustCall("ADD", "")
+			n.write("state/records/c1-eth0.json", text)
+			n.mustCall("DEL", "")
+			if err := os.Remove(n.path("state/records/c1-eth0.json.corrupt")); err != nil {
+				t.Errorf("the bad record is not kept for a person: %v", err)
+			}
+			n.assertUntouched(before)
+			n.mustCall("DEL", "")
+		})
+	}
+}
+
+func TestD5ALostRecordIsMadeUpForFromTheCache(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	before := n.snapshot()
+	n.mustCall("ADD", "")
+	if err := os.Remove(n.path("state/records/c1-eth0.json")); err != nil {
+		t.Fatal(err)
+	}
+	n.mustCall("DEL", "")
+	n.assertUntouched(before)
+}
+
+func TestARecordOfANewerPlexusIsNeverThrownAway(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.mustCall("ADD", "")
+	file := n.path("state/records/c1-eth0.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := bytes.Replace(text, []byte(`"version":1`), []byte(`"version":99`), 1)
+	n.write("state/records/c1-eth0.json", string(newer))
+	before := n.snapshot()
+	out, err := n.call("DEL", "")
+	if err == nil || !bytes.Contains(out, []byte("record version 99")) {
+		t.Errorf("DEL: %v %s, want it refused", err, out)
+	}
+	if diff := cmp.Diff(before, n.snapshot()); diff != "" {
+		t.Errorf("the refused DEL did something:\n%s", diff)
+	}
+	n.write("state/records/c1-eth0.json", string(text))
+	n.mustCall("DEL", "")
+}
+
+func TestDelWithoutNetNSGivesTheAddressesBack(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.mustCall("ADD", "")
+	n.sandbox = ""
+	out, err := n.call("DEL", "")
+	if err != nil {
+		t.Fatalf("DEL: %v %s", err, out)
+	}
+	files := slices.DeleteFunc(n.files(), func(f string) bool { return f == "/manifests/all.yaml" })
+	if len(files) != 0 {
+		t.Errorf("left on disk: %q", files)
+	}
+}
