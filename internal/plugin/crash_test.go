@@ -13,11 +13,13 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
@@ -61,9 +63,16 @@ var errInjected = errors.New("injected fault")
 func servePlugin(fault string) {
 	what, at, _ := strings.Cut(fault, " ")
 	p := &plugin.Plugin{
-		Source: func(c *config.Config) (source.Source, error) { return manifest.New(c.ManifestDir), nil },
+		Source: func(c *config.Config) (source.Source, error) {
+			if c.ManifestDir == "" {
+				return nil, nil
+			}
+			return manifest.New(c.ManifestDir), nil
+		},
 		Kernel: kernel{netdev.NewLinux()},
-		Log:    func(config.Log) *slog.Logger { return slog.New(slog.DiscardHandler) },
+		// Long enough for a live call of these tests to end, on a busy machine.
+		LockTimeout: 3 * time.Second,
+		Log:         func(config.Log) *slog.Logger { return slog.New(slog.DiscardHandler) },
 		Step: func(name string) error {
 			switch {
 			case what == "list":
@@ -81,9 +90,11 @@ func servePlugin(fault string) {
 			return nil
 		},
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	call := func(f func(context.Context, *skel.CmdArgs) error) func(*skel.CmdArgs) error {
 		return func(a *skel.CmdArgs) error {
-			if err := f(context.Background(), a); err != nil {
+			if err := f(ctx, a); err != nil {
 				return plugin.Error(err)
 			}
 			return nil
@@ -172,18 +183,32 @@ func (n *node) write(name, text string) {
 	}
 }
 
-// call runs the plugin in the host's network namespace, as a runtime does.
-func (n *node) call(verb, fault string) ([]byte, error) {
+// command is one call of the plugin.
+func (n *node) command(verb, fault string) *exec.Cmd {
 	n.t.Helper()
 	cmd := exec.CommandContext(n.t.Context(), "/proc/self/exe")
 	cmd.Env = append(os.Environ(), faultEnv+"="+fault, bootEnv+"="+n.bootID, "CNI_COMMAND="+verb, "CNI_CONTAINERID="+n.containerID, "CNI_IFNAME=eth0",
 		"CNI_NETNS="+n.sandbox, "CNI_PATH=/nowhere", "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=web")
 	cmd.Stdin = bytes.NewReader(n.conf)
+	return cmd
+}
+
+// onHost does something in the host's network namespace, as a runtime does.
+func (n *node) onHost(do func() error) {
+	n.t.Helper()
+	if err := ns.WithNetNSPath(n.host, func(ns.NetNS) error { return do() }); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) call(verb, fault string) ([]byte, error) {
+	n.t.Helper()
+	cmd := n.command(verb, fault)
 	var out []byte
-	err := ns.WithNetNSPath(n.host, func(ns.NetNS) error {
-		var err error
+	var err error
+	n.onHost(func() error {
 		out, err = cmd.Output()
-		return err
+		return nil
 	})
 	return out, err
 }

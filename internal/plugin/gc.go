@@ -88,11 +88,9 @@ func (g *collection) addAlive(p *delegate.Plan) {
 }
 
 func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error {
-	lockCtx, cancel := context.WithTimeout(ctx, lockTimeout)
-	defer cancel()
-	lock, err := c.records.LockAll(lockCtx, true)
+	lock, err := c.lockAll(ctx, true)
 	if err != nil {
-		return lockError(err, "an ADD or DEL")
+		return err
 	}
 	defer c.unlock(lock)
 
@@ -153,11 +151,9 @@ func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool,
 
 // collect undoes the record of a sandbox that is gone. Its lock may still be held by plugins that a killed call left behind.
 func (c *call) collect(ctx context.Context, k string, plan *delegate.Plan) error {
-	lockCtx, cancel := context.WithTimeout(ctx, lockTimeout)
-	defer cancel()
-	lock, err := c.records.Lock(lockCtx, k)
+	lock, err := c.lockOne(ctx, k)
 	if err != nil {
-		return lockError(err, "a plugin that a killed call left behind")
+		return err
 	}
 	defer c.unlock(lock)
 	plan.Sandbox.NetNS = c.liveNetNS(plan.Sandbox.NetNS)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -172,7 +173,7 @@ func (c *call) auxiliary() (*delegate.Network, error) {
 		return nil, fmt.Errorf("%w: auxiliaryCNIChainName %q needs clusterNetwork to be a path: the chain's files are looked for beside it", config.ErrInvalid, chain)
 	}
 	dir := c.cfg.ClusterNetwork
-	if filepath.Ext(dir) != "" {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		dir = filepath.Dir(dir)
 	}
 	list, err := nad.AuxiliaryChain(dir, chain, c.defaults(chain))

@@ -6,8 +6,6 @@
 package plugin
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,10 +21,6 @@ import (
 	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/internal/source"
 )
-
-// lockTimeout bounds the wait for another call about the same sandbox, or for a GC. It is shorter than kubelet's patience, so that
-// the pod's event says what is waited for.
-const lockTimeout = 60 * time.Second
 
 // Kernel is what the verbs ask of the host's kernel.
 type Kernel interface {
@@ -48,6 +42,8 @@ type Plugin struct {
 	Log func(config.Log) *slog.Logger
 	// DeviceInfoDir is the base folder of device-info files; "" leaves them out.
 	DeviceInfoDir string
+	// LockTimeout bounds the wait for other calls; zero stands for a minute.
+	LockTimeout time.Duration
 	// Step is called before each step of an ADD or DEL; see [delegate.Executor].
 	Step func(name string) error
 }
@@ -100,39 +96,6 @@ func (c *call) executor(stateDir string) *delegate.Executor {
 
 // key is the name of a sandbox's record.
 func key(s delegate.Sandbox) string { return s.ContainerID + "-" + s.IfName }
-
-// lock keeps other calls away from the sandbox, and GC from the records. Plugins that the call starts inherit the sandbox's lock.
-func (c *call) lock(ctx context.Context) (func(), error) {
-	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-	defer cancel()
-	all, err := c.records.LockAll(ctx, false)
-	if err != nil {
-		return nil, lockError(err, "a GC")
-	}
-	one, err := c.records.Lock(ctx, key(c.sandbox))
-	if err != nil {
-		c.unlock(all)
-		return nil, lockError(err, "another call about this sandbox, or a plugin that it left behind,")
-	}
-	c.plugins.Inherit = one.File()
-	return func() {
-		c.unlock(one)
-		c.unlock(all)
-	}, nil
-}
-
-func lockError(err error, holder string) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %s is still at work after %v: %w", source.ErrTryAgain, holder, lockTimeout, err)
-	}
-	return err
-}
-
-func (c *call) unlock(l *record.Lock) {
-	if err := l.Unlock(); err != nil {
-		c.log.Warn("unlock", "error", err)
-	}
-}
 
 func (c *call) step(name string) error {
 	if c.Step == nil {

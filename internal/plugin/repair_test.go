@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -203,4 +204,72 @@ func TestDelWithoutNetNSGivesTheAddressesBack(t *testing.T) {
 	if len(files) != 0 {
 		t.Errorf("left on disk: %q", files)
 	}
+}
+
+// hang puts a default network in the place of the node's whose plugin writes to a FIFO and then hangs, for ever and with a child.
+// The function that it returns waits until the plugin hangs.
+func (n *node) hang() func() {
+	n.t.Helper()
+	fifo := n.path("started")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+	n.write("bin/hang", "#!/bin/sh\ncase $CNI_COMMAND in ADD) echo > "+fifo+"; sleep 1000 & wait;; esac\n")
+	if err := os.Chmod(n.path("bin/hang"), 0o700); err != nil {
+		n.t.Fatal(err)
+	}
+	var conf map[string]any
+	if err := json.Unmarshal(n.conf, &conf); err != nil {
+		n.t.Fatal(err)
+	}
+	conf["binDir"] = n.path("bin")
+	conf["delegates"] = []any{map[string]any{"name": "cluster", "cniVersion": "1.0.0", "type": "hang"}}
+	delete(conf, "manifestDir")
+	var err error
+	if n.conf, err = json.Marshal(conf); err != nil {
+		n.t.Fatal(err)
+	}
+	return func() {
+		if _, err := os.ReadFile(fifo); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+func TestAPluginThatHangsForEverAfterItsCallWasKilledKeepsNoPodFromGoing(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	started := n.hang()
+	cmd := n.command("ADD", "")
+	n.onHost(cmd.Start)
+	started()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()                // it was killed
+	out, err := n.call("DEL", "") // waits for the lock that the orphan inherited, then ends the orphan
+	if err != nil {
+		t.Fatalf("DEL: %v %s", err, out)
+	}
+	if files := n.files(); slices.ContainsFunc(files, func(f string) bool { return strings.HasPrefix(f, "/state/") }) {
+		t.Errorf("left on disk: %q", files)
+	}
+}
+
+func TestACallThatIsStillAtWorkIsNotDisturbed(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	started := n.hang()
+	cmd := n.command("ADD", "")
+	n.onHost(cmd.Start)
+	started()
+	out, err := n.call("DEL", "")
+	if err == nil || !bytes.Contains(out, []byte(`"code": 11`)) || !bytes.Contains(out, []byte("another call about this sandbox is still at work")) {
+		t.Errorf("DEL: %v %s, want it told to try again", err, out)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatalf("the ADD did not survive the DEL: %v", err)
+	}
+	_ = cmd.Wait() // it was told to stop
+	n.mustCall("DEL", "")
 }
