@@ -47,7 +47,7 @@ func code(err error) uint {
 	switch {
 	case is(source.ErrTryAgain):
 		return types.ErrTryAgainLater
-	case is(config.ErrInvalid, annotations.ErrInvalid, nad.ErrInvalid, nad.ErrNotFound, nad.ErrForbidden, delegate.ErrInvalid, manifest.ErrInvalid):
+	case is(config.ErrInvalid, annotations.ErrInvalid, nad.ErrInvalid, nad.ErrNotFound, nad.ErrForbidden, delegate.ErrInvalid, manifest.ErrInvalid, source.ErrNoDevice):
 		return types.ErrInvalidNetworkConfig
 	case is(pod.ErrInvalid):
 		return types.ErrInvalidEnvironmentVariables

@@ -101,7 +101,7 @@ func (s *selector) selected(annotation string, e annotations.Element) (*Network,
 		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
 	}
 	if def.ResourceName != "" && e.DeviceID == "" {
-		return nil, fmt.Errorf("annotation %s: network %s consumes a device of resource %q and none is known here: name one in the element's \"deviceID\"", annotation, ref, def.ResourceName)
+		return nil, fmt.Errorf("annotation %s: %w: network %s consumes one of resource %q and none is known here: name it in the element's \"deviceID\"", annotation, ErrNoDevice, ref, def.ResourceName)
 	}
 	return &Network{Ref: ref, Config: def.Config, Device: e.DeviceID, Element: e}, nil
 }
@@ -121,7 +121,7 @@ func (s *selector) configured(key, name string) (*Network, error) {
 		return nil, fmt.Errorf("%s %q: %w", key, name, err)
 	}
 	if def.ResourceName != "" {
-		return nil, fmt.Errorf("%s %q: it consumes a device of resource %q and none is known here", key, name, def.ResourceName)
+		return nil, fmt.Errorf("%s %q: %w: it consumes one of resource %q and none is known here: name a network that needs none", key, name, ErrNoDevice, def.ResourceName)
 	}
 	return &Network{Ref: ref, Config: def.Config}, nil
 }

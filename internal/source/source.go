@@ -19,6 +19,9 @@ import (
 // answers it with CNI code 11.
 var ErrTryAgain = errors.New("try again later")
 
+// ErrNoDevice marks a network that consumes a device where none is known for it.
+var ErrNoDevice = errors.New("no device")
+
 // Source answers for one cluster, or for one folder of manifests.
 type Source interface {
 	// Lookup finds a pod and all networks that it gets by reference. Whatever can not be resolved fails it as a whole:
