@@ -48,37 +48,38 @@ func (w *Watch) attach() error {
 		return fmt.Errorf("inotify: %w", err)
 	}
 	var watchErr error
-	err = conn.Control(func(fd uintptr) {
-		for dir := w.dir; ; dir = filepath.Dir(dir) {
-			wd, err := syscall.InotifyAddWatch(int(fd), dir, events|syscall.IN_ONLYDIR)
-			if err == nil {
-				w.replace(int(fd), wd)
-				return
-			}
-			if !errors.Is(err, syscall.ENOENT) || dir == filepath.Dir(dir) {
-				watchErr = fmt.Errorf("inotify: watch %s: %w", dir, err)
-				return
-			}
-		}
-	})
+	err = conn.Control(func(fd uintptr) { watchErr = w.attachTo(int(fd)) })
 	return errors.Join(err, watchErr)
 }
 
-// replace drops the watch on another folder than wd's.
-func (w *Watch) replace(fd, wd int) {
-	if w.wd >= 0 && w.wd != wd {
-		// It fails when its folder is gone, and the watch with it.
-		_, _ = syscall.InotifyRmWatch(fd, uint32(w.wd)) //nolint:gosec // not negative
+func (w *Watch) attachTo(fd int) error {
+	for dir := w.dir; ; dir = filepath.Dir(dir) {
+		wd, err := syscall.InotifyAddWatch(fd, dir, events|syscall.IN_ONLYDIR)
+		if err == nil {
+			if w.wd >= 0 && w.wd != wd {
+				// It fails when its folder is gone, and the watch with it.
+				_, _ = syscall.InotifyRmWatch(fd, uint32(w.wd)) //nolint:gosec // not negative
+			}
+			w.wd = wd
+			return nil
+		}
+		if !errors.Is(err, syscall.ENOENT) || dir == filepath.Dir(dir) {
+			return fmt.Errorf("inotify: watch %s: %w", dir, err)
+		}
 	}
-	w.wd = wd
 }
 
 // Wait returns when something has changed since New or the last Wait, or with the error of ctx. Changes that come
 // together are one.
 func (w *Watch) Wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = w.queue.SetReadDeadline(time.Unix(1, 0)) }) // a closed watch needs no waking
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		_ = w.queue.SetReadDeadline(time.Unix(1, 0)) // a closed watch needs no waking
+	})
 	_, err := w.queue.Read(make([]byte, 16<<10))
 	if !stop() {
+		<-woken
 		_ = w.queue.SetReadDeadline(time.Time{}) // for the next Wait
 	}
 	if err != nil {

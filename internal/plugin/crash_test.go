@@ -187,8 +187,9 @@ func (n *node) write(name, text string) {
 func (n *node) command(verb, fault string) *exec.Cmd {
 	n.t.Helper()
 	cmd := exec.CommandContext(n.t.Context(), "/proc/self/exe")
+	// Without the last one, a race-instrumented process sleeps for a second when it ends.
 	cmd.Env = append(os.Environ(), faultEnv+"="+fault, bootEnv+"="+n.bootID, "CNI_COMMAND="+verb, "CNI_CONTAINERID="+n.containerID, "CNI_IFNAME=eth0",
-		"CNI_NETNS="+n.sandbox, "CNI_PATH=/nowhere", "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=web")
+		"CNI_NETNS="+n.sandbox, "CNI_PATH=/nowhere", "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=web", "GORACE=atexit_sleep_ms=0")
 	cmd.Stdin = bytes.NewReader(n.conf)
 	return cmd
 }

@@ -390,7 +390,7 @@ func TestServeRefusesNonsense(t *testing.T) {
 		"no message":      "\x00\x00\x00\x02hi",
 		"another version": "\x00\x00\x00\x0d" + `{"version":2}`,
 		"an answer":       "\x00\x00\x00\x1d" + `{"version":1,"kind":"answer"}`,
-		"another query":   "\x00\x00\x00\x26" + `{"version":1,"kind":"lookup","body":"x"}`,
+		"another query":   "\x00\x00\x00\x28" + `{"version":1,"kind":"lookup","body":"x"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
