@@ -47,7 +47,7 @@ func (a *Attachment) DeviceInfo() (*annotations.DeviceInfo, error) {
 	}
 	info, err := annotations.ParseDeviceInfo(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: device-info file %s: %w", a, a.DeviceInfoFile, err)
+		return nil, fmt.Errorf("%s: %w: device-info file %s: %w", a, ErrBadOutput, a.DeviceInfoFile, err)
 	}
 	return info, nil
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -73,8 +74,8 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	stdout, err := e.call(callCtx, path, stdin, environ)
-	if err == nil {
-		err = checkResult(stdout)
+	if err == nil && slices.Contains(environ, "CNI_COMMAND=ADD") {
+		_, err = parseResult(stdout, confVersion(stdin))
 	}
 	switch {
 	case err == nil:
@@ -85,6 +86,15 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 		return nil, fmt.Errorf("plugin %s: did not finish within %v and was killed (\"delegateTimeoutSeconds\"): %w", name, e.Timeout, context.DeadlineExceeded)
 	}
 	return nil, fmt.Errorf("plugin %s: %w", name, err)
+}
+
+// confVersion is the CNI version of a configuration that libcni made.
+func confVersion(conf []byte) string {
+	v, err := (&version.ConfigDecoder{}).Decode(conf)
+	if err != nil {
+		return version.Current()
+	}
+	return v
 }
 
 func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
@@ -121,7 +131,7 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	}
 	err := cmd.Run()
 	if stdout.overflow {
-		return nil, fmt.Errorf("printed more than %d bytes on stdout", MaxOutputBytes)
+		return nil, fmt.Errorf("%w: it printed more than %d bytes on stdout", ErrBadOutput, MaxOutputBytes)
 	}
 	if err != nil {
 		return nil, pluginError(err, stdout.Bytes(), stderr.String())
@@ -146,7 +156,20 @@ func pluginError(err error, stdout []byte, stderr string) error {
 		const most = 256
 		return fmt.Errorf("ended with %w and printed what is no CNI error: %.*q %s", err, most, stdout, said)
 	}
+	if e.Code == 0 {
+		e.Code = types.ErrInternal // 0 is no error code
+	}
+	e.Msg, e.Details = clip(e.Msg), clip(e.Details)
 	return &e
+}
+
+// clip bounds what a plugin says of itself: it ends in an event of the pod.
+func clip(s string) string {
+	const most = 1 << 10
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
 }
 
 // capped keeps what is written to it up to a limit; more fails the write, which ends the plugin with a broken pipe.

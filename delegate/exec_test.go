@@ -144,8 +144,8 @@ func TestExecHandsOnTheInheritedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	out, err := execIt(t, &Exec{Inherit: f}, script(t, `sh -c 'readlink /proc/self/fd/3'`)) // also to a child's child
-	if err != nil || strings.TrimSpace(string(out)) != f.Name() {
+	out, err := execIt(t, &Exec{Inherit: f}, script(t, `printf '{"fd":"%s"}' "$(sh -c 'readlink /proc/self/fd/3')"`)) // also to a child's child
+	if err != nil || string(out) != `{"fd":"`+f.Name()+`"}` {
 		t.Errorf("descriptor 3 = %q, %v, want %s", out, err, f.Name())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -209,7 +210,7 @@ func listWithResult(a *Attachment) (*libcni.NetworkConfigList, error) {
 	}
 	result, err := a.ResultAs(list.CNIVersion)
 	if err != nil {
-		return nil, err
+		return list, nil // it was damaged on disk: plugins have to do without, rather than the pod be stuck
 	}
 	for i, plugin := range list.Plugins {
 		if list.Plugins[i], err = libcni.InjectConf(plugin, map[string]any{"prevResult": result}); err != nil {
@@ -221,10 +222,8 @@ func listWithResult(a *Attachment) (*libcni.NetworkConfigList, error) {
 
 // trimLibcni takes off the layer in which libcni repeats what our own error says: which plugin it was.
 func trimLibcni(err error) error {
-	if inner := errors.Unwrap(err); inner != nil {
-		if _, ok := errors.AsType[*types.Error](inner); ok {
-			return inner
-		}
+	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "plugin type=") {
+		return inner
 	}
 	return err
 }

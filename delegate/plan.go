@@ -97,7 +97,10 @@ type Plan struct {
 
 // Validate checks a plan that was read from disk, before anything acts on it.
 func (p *Plan) Validate() error {
-	if p.Version < 1 || p.Version > PlanVersion {
+	if p.Version < 1 {
+		return fmt.Errorf("version %d", p.Version)
+	}
+	if p.Version > PlanVersion {
 		return fmt.Errorf("%w %d: this Plexus reads 1 to %d; use the version that wrote it, or a newer one", ErrVersion, p.Version, PlanVersion)
 	}
 	if p.Sandbox.ContainerID == "" || p.Sandbox.IfName == "" {

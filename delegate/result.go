@@ -4,7 +4,10 @@
 package delegate
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -18,10 +21,7 @@ func (a *Attachment) ResultAs(cniVersion string) (types.Result, error) {
 	if len(a.Result) == 0 {
 		return nil, nil // no result is an answer, not a failure
 	}
-	if err := checkResult(a.Result); err != nil {
-		return nil, fmt.Errorf("%s: result: %w", a, err)
-	}
-	result, err := create.CreateFromBytes(a.Result)
+	result, err := parseResult(a.Result, cniVersion)
 	if err != nil {
 		return nil, fmt.Errorf("%s: result: %w", a, err)
 	}
@@ -51,10 +51,39 @@ func (a *Attachment) Addresses() ([]netip.Prefix, error) {
 	return addresses, nil
 }
 
-// checkResult refuses a result with null in its lists: the CNI library's conversions follow those pointers. Whatever else is
-// wrong with it, the library says.
-func checkResult(raw []byte) error {
-	var lists struct {
+// ErrBadOutput marks what a plugin printed or wrote and that can not be understood.
+var ErrBadOutput = errors.New("unusable output of a plugin")
+
+// parseResult reads what a plugin printed on ADD; without a version of its own it has the configuration's. Whatever it returns can be
+// recorded and read again.
+func parseResult(raw []byte, confVersion string) (types.Result, error) {
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return nil, fmt.Errorf("%w: it printed no result", ErrBadOutput)
+	}
+	resultVersion, err := checkResult(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
+	}
+	result, err := create.Create(cmp.Or(resultVersion, confVersion), raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
+	}
+	// The library reads an address that is not there, and then writes what it can not read.
+	again, err := json.Marshal(result)
+	if err == nil {
+		_, err = create.Create(result.Version(), again)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: an address or a route is missing or malformed: %w", ErrBadOutput, err)
+	}
+	return result, nil
+}
+
+// checkResult refuses a result with null in its lists: the CNI library's conversions follow those pointers. It returns the result's
+// version.
+func checkResult(raw []byte) (string, error) {
+	var result struct {
+		CNIVersion string            `json:"cniVersion"`
 		Interfaces []json.RawMessage `json:"interfaces"`
 		IPs        []json.RawMessage `json:"ips"`
 		Routes     []json.RawMessage `json:"routes"`
@@ -65,24 +94,25 @@ func checkResult(raw []byte) error {
 			Routes []json.RawMessage `json:"routes"`
 		} `json:"ip6"`
 	}
-	if json.Unmarshal(raw, &lists) != nil {
-		return nil // not a result at all, which the library tells
+	if err := json.Unmarshal(raw, &result); err != nil {
+		const most = 128
+		return "", fmt.Errorf("%.*q is no CNI result: %w", most, raw, err)
 	}
 	for _, l := range []struct {
 		key   string
 		items []json.RawMessage
 	}{
-		{"interfaces", lists.Interfaces},
-		{"ips", lists.IPs},
-		{"routes", lists.Routes},
-		{"ip4.routes", lists.IP4.Routes},
-		{"ip6.routes", lists.IP6.Routes},
+		{"interfaces", result.Interfaces},
+		{"ips", result.IPs},
+		{"routes", result.Routes},
+		{"ip4.routes", result.IP4.Routes},
+		{"ip6.routes", result.IP6.Routes},
 	} {
 		for i, item := range l.items {
 			if string(item) == "null" {
-				return fmt.Errorf("%s[%d] is null", l.key, i)
+				return "", fmt.Errorf("%s[%d] is null", l.key, i)
 			}
 		}
 	}
-	return nil
+	return result.CNIVersion, nil
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/plugin"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
+	"github.com/plexus-cni/plexus/internal/source/remote"
 )
 
 // deviceInfoDir is fixed by the Device Information Specification 1.1.0.
@@ -107,9 +109,9 @@ func boundStdin() *types.Error {
 func openSource(c *config.Config) (source.Source, error) {
 	switch {
 	case c.DaemonSocketDir != "":
-		return nil, fmt.Errorf("%w: daemonSocketDir: this version has no daemon yet: use manifestDir, or only delegates", config.ErrInvalid)
+		return remote.NewSocket(c.DaemonSocketDir), nil
 	case c.Kubeconfig != "":
-		return nil, fmt.Errorf("%w: kubeconfig: this version can not ask an API server yet: use manifestDir, or only delegates", config.ErrInvalid)
+		return remote.NewOneShot(c.Kubeconfig, []string{filepath.Dir(os.Args[0]), c.BinDir}), nil
 	case c.ManifestDir != "":
 		return manifest.New(c.ManifestDir), nil
 	}

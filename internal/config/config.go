@@ -195,10 +195,11 @@ func (c *Config) setChoices(d document) error {
 		return invalid("unsupportedRequests", d.UnsupportedRequests, `use "fail" or "ignore"`)
 	}
 	if s := d.DelegateTimeoutSeconds; s != nil {
-		c.DelegateTimeout = time.Duration(*s) * time.Second
-		if *s < 1 || c.DelegateTimeout > maxDelegateTimeout {
-			return invalid("delegateTimeoutSeconds", fmt.Sprint(*s), fmt.Sprintf("use 1 to %d", int(maxDelegateTimeout.Seconds())))
+		most := int(maxDelegateTimeout.Seconds())
+		if *s < 1 || *s > most {
+			return invalid("delegateTimeoutSeconds", fmt.Sprint(*s), fmt.Sprintf("use 1 to %d", most))
 		}
+		c.DelegateTimeout = time.Duration(*s) * time.Second
 	}
 	level, err := parseLevel(d.LogLevel)
 	c.Log.Level = level

@@ -27,12 +27,23 @@ func Error(err error) *types.Error {
 	if err == nil {
 		return nil
 	}
-	msg := strings.ReplaceAll(err.Error(), "\n", "; ") // errors.Join's line breaks
+	msg := err.Error()
 	if e, ok := errors.AsType[*types.Error](err); ok {
 		// types.Error prints its details too, which have a field of their own.
-		return types.NewError(e.Code, strings.Replace(msg, strings.ReplaceAll(e.Error(), "\n", "; "), e.Msg, 1), e.Details)
+		return types.NewError(e.Code, oneLine(strings.Replace(msg, e.Error(), e.Msg, 1)), e.Details)
 	}
-	return types.NewError(code(err), msg, "")
+	return types.NewError(code(err), oneLine(msg), "")
+}
+
+// oneLine makes a message that an event of the pod can carry of errors that were joined, or that a plugin worded in lines.
+func oneLine(msg string) string {
+	const most = 4 << 10
+	msg = strings.Join(strings.FieldsFunc(msg, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	if len(msg) > most {
+		const ellipsis = "…"
+		msg = strings.ToValidUTF8(msg[:most-len(ellipsis)], "") + ellipsis
+	}
+	return msg
 }
 
 func code(err error) uint {
@@ -49,11 +60,11 @@ func code(err error) uint {
 		return types.ErrTryAgainLater
 	case is(config.ErrInvalid, annotations.ErrInvalid, nad.ErrInvalid, nad.ErrNotFound, nad.ErrForbidden, delegate.ErrInvalid, manifest.ErrInvalid, source.ErrNoDevice):
 		return types.ErrInvalidNetworkConfig
-	case is(pod.ErrInvalid):
+	case is(pod.ErrInvalid, record.ErrKey):
 		return types.ErrInvalidEnvironmentVariables
 	case is(context.DeadlineExceeded, context.Canceled):
 		return types.ErrTryAgainLater
-	case is(record.ErrCorrupt):
+	case is(record.ErrCorrupt, delegate.ErrVersion, delegate.ErrBadOutput):
 		return types.ErrDecodingFailure
 	}
 	if _, ok := errors.AsType[*fs.PathError](err); ok {

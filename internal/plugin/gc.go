@@ -122,10 +122,7 @@ func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool,
 	}
 	var errs []error
 	for _, k := range keys {
-		plan, err := c.records.Load(k)
-		if err == nil {
-			err = validate(k, plan)
-		}
+		plan, err := c.loadRecord(k)
 		if errors.Is(err, record.ErrCorrupt) {
 			plan, err = c.rebuild(k)
 		}

@@ -8,7 +8,6 @@ package plugin
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -121,10 +120,4 @@ func (c *call) done(verb string, start time.Time, err error) error {
 		return fmt.Errorf("container %s: %w", c.sandbox.ContainerID, err)
 	}
 	return err
-}
-
-// fileExists reports whether something is at path.
-func fileExists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }

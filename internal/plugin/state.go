@@ -30,7 +30,7 @@ type state struct {
 // loadState finds what is known of a sandbox: our record; else the state of the meta-plugin that was here before; else, when a record
 // is lost or can not be read, what libcni's cache tells. It returns nil when nothing is known.
 func (c *call) loadState(s delegate.Sandbox) (*state, error) {
-	plan, err := c.loadRecord(s)
+	plan, err := c.loadRecord(key(s))
 	switch {
 	case err == nil:
 		plan.Sandbox.NetNS = s.NetNS
@@ -55,28 +55,21 @@ func (c *call) loadState(s delegate.Sandbox) (*state, error) {
 	return &state{plan: plan, dir: c.cfg.CNIDir}, nil
 }
 
-// loadRecord reads and checks the record of a sandbox.
-func (c *call) loadRecord(s delegate.Sandbox) (*delegate.Plan, error) {
-	plan, err := c.records.Load(key(s))
+// loadRecord reads and checks a record. One of a newer Plexus is not taken for a broken one, which would be thrown away.
+func (c *call) loadRecord(k string) (*delegate.Plan, error) {
+	plan, err := c.records.Load(k)
 	if err != nil {
 		return nil, err
 	}
-	if got := plan.Sandbox; got.ContainerID != s.ContainerID || got.IfName != s.IfName {
-		return nil, fmt.Errorf("%w: record %s is of container %q, interface %q", record.ErrCorrupt, key(s), got.ContainerID, got.IfName)
-	}
-	return plan, validate(key(s), plan)
-}
-
-// validate checks a plan that was read. One of a newer Plexus is not taken for a broken one, which would be thrown away.
-func validate(k string, plan *delegate.Plan) error {
-	err := plan.Validate()
-	switch {
-	case err == nil:
-		return nil
+	switch err := plan.Validate(); {
 	case errors.Is(err, delegate.ErrVersion):
-		return fmt.Errorf("record %s: %w", k, err)
+		return nil, fmt.Errorf("record %s: %w", k, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: record %s: %w", record.ErrCorrupt, k, err)
+	case key(plan.Sandbox) != k:
+		return nil, fmt.Errorf("%w: record %s is of container %q, interface %q", record.ErrCorrupt, k, plan.Sandbox.ContainerID, plan.Sandbox.IfName)
 	}
-	return fmt.Errorf("%w: record %s: %w", record.ErrCorrupt, k, err)
+	return plan, nil
 }
 
 // undo gives back everything that a state holds, and forgets it; what could not be undone stays on record, for the next try.
@@ -142,7 +135,7 @@ func (c *call) undoEarlierBoot(ctx context.Context, k, bootID string) error {
 		return err
 	}
 	defer c.unlock(lock)
-	plan, err := c.records.Load(k)
+	plan, err := c.loadRecord(k)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // another call was faster
@@ -150,9 +143,6 @@ func (c *call) undoEarlierBoot(ctx context.Context, k, bootID string) error {
 		return err
 	case plan.BootID == "" || plan.BootID == bootID:
 		return nil
-	}
-	if err := validate(k, plan); err != nil {
-		return err
 	}
 	plan.Sandbox.NetNS = ""
 	c.log.Info("undo what an earlier boot left", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID)

@@ -22,16 +22,19 @@ const (
 // maxNameBytes is the longest file name that Linux file systems take.
 const maxNameBytes = 255
 
+// ErrKey marks a key that no file can be named after.
+var ErrKey = errors.New("unusable record key")
+
 // path is the file of one kind of a key.
 func (s *Store[T]) path(key, suffix string) (string, error) {
 	if key == "" {
-		return "", errors.New("key is empty")
+		return "", fmt.Errorf("%w: it is empty", ErrKey)
 	}
 	name := encodeKey(key)
 	// The longest name that the key will ever need, so that a key which can be saved can also be locked and quarantined.
 	if n := len(name + suffixDocument + suffixCorrupt); n > maxNameBytes {
-		return "", fmt.Errorf("key %.40q... is too long: its file name takes %d bytes, the file system allows %d; use a shorter container ID or interface name",
-			key, n, maxNameBytes)
+		return "", fmt.Errorf("%w: %.40q... is too long: its file name takes %d bytes, the file system allows %d; use a shorter container ID or interface name",
+			ErrKey, key, n, maxNameBytes)
 	}
 	return filepath.Join(s.dir, name+suffix), nil
 }

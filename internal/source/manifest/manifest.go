@@ -65,7 +65,7 @@ func (s Source) Ready(context.Context) error {
 // Lookup implements [source.Source].
 func (s Source) Lookup(_ context.Context, q source.Query) (*source.Selection, error) {
 	if q.Pod.IsZero() {
-		return nil, fmt.Errorf("the call names no pod: CNI_ARGS needs K8S_POD_NAMESPACE and K8S_POD_NAME to look it up in %s", s.dir)
+		return nil, fmt.Errorf("%w: the call names no pod: it needs K8S_POD_NAMESPACE and K8S_POD_NAME, to look it up in %s", pod.ErrInvalid, s.dir)
 	}
 	objects, err := Load(s.dir)
 	if err != nil {
