@@ -137,6 +137,33 @@ func TestTheFirstADDAfterARebootGivesBackWhatTheEarlierBootHeld(t *testing.T) {
 	later.mustCall("DEL", "")
 }
 
+func TestWhatAnEarlierBootHoldsAndCanNotBeUndoneFailsNoADDAndIsKept(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.bootID = "boot-1"
+	n.mustCall("ADD", "")
+	record := n.path("state/records/c1-eth0.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.write("state/records/c1-eth0.json", strings.Replace(string(text), `"type":"ptp"`, `"type":"gone"`, 1))
+	later := n.another("c2")
+	later.bootID = "boot-2"
+	later.mustCall("ADD", "")
+	text, err = os.ReadFile(record)
+	if err != nil || !strings.Contains(string(text), `no plugin \"gone\"`) || strings.Contains(string(text), `"type":"macvlan"`) {
+		t.Errorf("record of the earlier boot: %v\n%s\nwant what could not be undone, alone, with the reason", err, text)
+	}
+	if got := n.leases(); len(got) != 1 {
+		t.Errorf("leases of the earlier boot: %q, want only that of the network that could not be undone", got)
+	}
+	if mark, err := os.ReadFile(n.path("state/boot-id")); err != nil || string(mark) != "retry boot-2" {
+		t.Errorf("marker = %q, %v, want a later ADD to try again", mark, err)
+	}
+	later.mustCall("DEL", "")
+}
+
 func TestARecordThatCanNotBeReadIsMadeUpForFromTheCache(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{"empty": "", "half": `{"version":1,"sandbox":{"conta`, "of nothing": `{"version":1}`, "rubbish": "\x00\xff"} {

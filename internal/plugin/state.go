@@ -88,15 +88,19 @@ func (c *call) undo(ctx context.Context, s *state) error {
 	return undone
 }
 
-// earlierBootsTimeout bounds the time that one ADD spends on what an earlier boot left; the next ADD goes on.
-const earlierBootsTimeout = 10 * time.Second
+const (
+	// earlierBootsTimeout bounds the time that one ADD spends on what an earlier boot left; a later ADD goes on.
+	earlierBootsTimeout = 10 * time.Second
+	// earlierBootsPause is how long what could not be undone is left alone: pods that start now should not each wait for it.
+	earlierBootsPause = time.Minute
+)
 
 // undoEarlierBoots gives back what sandboxes of an earlier boot hold: their namespaces are gone by definition, their addresses
 // and devices are not. It runs once after a boot; what it can not do is logged and tried again by the next ADD, and never fails
 // this one, whose pod has no part in it.
 func (c *call) undoEarlierBoots(ctx context.Context, bootID string) {
 	marker := filepath.Join(c.cfg.CNIDir, "boot-id")
-	if seen, err := os.ReadFile(marker); err == nil && string(seen) == bootID {
+	if !earlierBootsDue(marker, bootID) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, earlierBootsTimeout)
@@ -114,19 +118,33 @@ func (c *call) undoEarlierBoots(ctx context.Context, bootID string) {
 			break
 		}
 	}
-	if err == nil {
-		err = writeMarker(marker, bootID)
-	}
+	text := bootID
 	if err != nil {
-		c.log.Warn("give back what an earlier boot left; the next ADD goes on with it", "error", err)
+		c.log.Warn("give back what an earlier boot left; a later ADD goes on with it", "error", err)
+		text = retryMark + bootID
+	}
+	if err := os.WriteFile(marker, []byte(text), 0o600); err != nil {
+		c.log.Warn("mark the boot as seen", "error", err)
 	}
 }
 
-func writeMarker(file, bootID string) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
+// retryMark stands before the boot id in the marker when something of an earlier boot is left.
+const retryMark = "retry "
+
+// earlierBootsDue reports whether records of earlier boots have to be looked for: once after a boot, and again a while after that
+// failed.
+func earlierBootsDue(marker, bootID string) bool {
+	seen, err := os.ReadFile(marker)
+	switch {
+	case err != nil:
+		return true
+	case string(seen) == bootID:
+		return false
+	case string(seen) != retryMark+bootID:
+		return true
 	}
-	return os.WriteFile(file, []byte(bootID), 0o600)
+	info, err := os.Stat(marker)
+	return err != nil || time.Since(info.ModTime()).Abs() > earlierBootsPause // a clock that jumps delays it by that at most
 }
 
 func (c *call) undoEarlierBoot(ctx context.Context, k, bootID string) error {
