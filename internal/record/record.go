@@ -50,9 +50,9 @@ func Open[T any](dir string) *Store[T] {
 	return &Store[T]{dir: filepath.Clean(dir)}
 }
 
-// Save writes the document of a key, with mode 0600. When it returns nil the document will survive a power failure; when it
-// returns an error the old document, if any, is still there whole (except that after a failing flush of the directory either
-// may be).
+// Save writes the document of a key, with mode 0600. When it returns nil for a key that had none, the document will survive a power
+// failure; a document that is replaced is flushed too, but a power failure may leave the one before it, whole. When it returns an error
+// the old document, if any, is still there whole (except that after a failing flush of the directory either may be).
 func (s *Store[T]) Save(key string, v *T) error {
 	path, err := s.path(key, suffixDocument)
 	if err != nil {
@@ -78,6 +78,7 @@ func (s *Store[T]) write(temporary, path string, data []byte) error {
 	if err := makeDir(s.dir); err != nil {
 		return err
 	}
+	_, statErr := os.Lstat(path)
 	err := writeFile(temporary, data)
 	if err == nil {
 		err = os.Rename(temporary, path)
@@ -86,6 +87,9 @@ func (s *Store[T]) write(temporary, path string, data []byte) error {
 		// On a full file system the half-written file would keep what others need. If it can't go, the next Save has it.
 		_ = os.Remove(temporary)
 		return err
+	}
+	if statErr == nil {
+		return nil // whatever a power failure leaves under this name is whole: the new document, or the one before
 	}
 	return syncDir(s.dir)
 }
@@ -120,7 +124,8 @@ func decode[T any](data []byte) (*T, error) {
 	return v, nil
 }
 
-// Delete removes the document of a key. It succeeds when there is none. A quarantined one stays.
+// Delete removes the document of a key. It succeeds when there is none. A quarantined one stays. It costs no flush: after a power failure
+// the document may be back, so whatever it stands for has to bear being undone twice.
 func (s *Store[T]) Delete(key string) error {
 	path, err := s.path(key, suffixDocument)
 	if err != nil {
@@ -130,10 +135,6 @@ func (s *Store[T]) Delete(key string) error {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("delete %s: %w", path, withMend(s.dir, err))
 		}
-	}
-	// Also when there was nothing to remove: the Delete before this one may have failed just here.
-	if err := syncDir(s.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete %s: %w", path, withMend(s.dir, err))
 	}
 	return nil
 }
