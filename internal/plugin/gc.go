@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -161,11 +160,11 @@ func (c *call) collect(ctx context.Context, k string, plan *delegate.Plan) error
 // rebuild makes up for a record that can not be read: from libcni's cache, and from the container that the record's name tells. It
 // returns nil when nothing is known; the record is out of the way then, or the next DEL of a living container finds it.
 func (c *call) rebuild(k string) (*delegate.Plan, error) {
-	i := strings.LastIndexByte(k, '-')
-	if i < 0 {
+	sandbox, ok := sandboxOf(k)
+	if !ok {
 		return nil, c.records.Quarantine(k)
 	}
-	s, err := c.loadState(delegate.Sandbox{ContainerID: k[:i], IfName: k[i+1:]})
+	s, err := c.loadState(sandbox)
 	if err != nil || s == nil {
 		return nil, err
 	}

@@ -93,8 +93,20 @@ func (c *call) executor(stateDir string) *delegate.Executor {
 	return &delegate.Executor{BinDirs: c.binDirs, CacheDir: stateDir, Plugins: c.plugins, Kernel: c.Kernel, Step: c.Step}
 }
 
-// key is the name of a sandbox's record.
-func key(s delegate.Sandbox) string { return s.ContainerID + "-" + s.IfName }
+// key is the name of a sandbox's record: <containerID>-<ifname>. A "-" of the interface name stands as "/", which no interface name
+// has, so that no two sandboxes share a name.
+func key(s delegate.Sandbox) string {
+	return s.ContainerID + "-" + strings.ReplaceAll(s.IfName, "-", "/")
+}
+
+// sandboxOf is the sandbox whose record has the name k.
+func sandboxOf(k string) (delegate.Sandbox, bool) {
+	i := strings.LastIndexByte(k, '-')
+	if i < 0 {
+		return delegate.Sandbox{}, false
+	}
+	return delegate.Sandbox{ContainerID: k[:i], IfName: strings.ReplaceAll(k[i+1:], "/", "-")}, true
+}
 
 func (c *call) step(name string) error {
 	if c.Step == nil {

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,7 +82,21 @@ func buildPackages(packages []string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make directory for binaries: %w", err)
 	}
+	if err := showSources(root); err != nil {
+		return "", fmt.Errorf("read sources: %w", err)
+	}
 	return dir, goBuild(root, dir, packages)
+}
+
+// showSources opens every folder of sources. `go test` notes what a test opens in its module, and so sees that its cached result
+// is no longer worth anything when one of them changes: it does not know of the programs that a test builds.
+func showSources(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "bin") {
+			return fs.SkipDir
+		}
+		return err
+	})
 }
 
 func buildPlugins() (string, error) {
