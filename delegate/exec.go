@@ -28,8 +28,9 @@ const (
 	MaxOutputBytes = 4 << 20
 	// keepStderrBytes is how much of a plugin's stderr an error message carries.
 	keepStderrBytes = 2 << 10
-	// waitDelay is how long a killed plugin's pipes may stay open (in the hands of its children) before they are closed.
-	waitDelay = 2 * time.Second
+	// grace is how long a plugin that was told to stop (SIGTERM) may take to clean up before it is killed: it may be a meta-plugin
+	// itself, with something to roll back.
+	grace = 5 * time.Second
 	// A plugin binary that is being replaced can not be run for a moment ("text file busy").
 	busyTries = 20
 	busyDelay = 100 * time.Millisecond
@@ -122,14 +123,17 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout = stdout
 	cmd.Stderr = stderr
-	cmd.WaitDelay = waitDelay
-	// A group of its own, so that the plugin's children (its IPAM) are killed with it.
+	cmd.WaitDelay = grace
+	// A group of its own, so that the plugin's children (its IPAM) are stopped with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	if e.Inherit != nil {
 		cmd.ExtraFiles = []*os.File{e.Inherit}
 	}
 	err := cmd.Run()
+	if ctx.Err() != nil && cmd.Process != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whoever of the group did not heed SIGTERM; usually nobody is left
+	}
 	if stdout.overflow {
 		return nil, fmt.Errorf("%w: it printed more than %d bytes on stdout", ErrBadOutput, MaxOutputBytes)
 	}

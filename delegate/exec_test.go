@@ -79,7 +79,7 @@ func TestExecKeepsTheCodeOfAPlugin(t *testing.T) {
 	}
 }
 
-func TestExecKillsAPluginThatHangsWithItsChildren(t *testing.T) {
+func TestExecStopsAPluginThatHangsWithItsChildren(t *testing.T) {
 	t.Parallel()
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
@@ -98,6 +98,26 @@ func TestExecKillsAPluginThatHangsWithItsChildren(t *testing.T) {
 	err := <-done
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "delegateTimeoutSeconds") {
 		t.Errorf("ExecPlugin: %v, want a time-out that names its key", err)
+	}
+}
+
+func TestExecKillsAPluginThatDoesNotHeedBeingStopped(t *testing.T) {
+	t.Parallel()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	deaf := script(t, fmt.Sprintf(`trap '' TERM; exec 9>%s; sleep 1000`, fifo))
+	done := make(chan error, 1)
+	go func() {
+		_, err := (&Exec{Timeout: 200 * time.Millisecond}).ExecPlugin(t.Context(), deaf, nil, os.Environ())
+		done <- err
+	}()
+	if _, err := os.ReadFile(fifo); err != nil { // EOF when the plugin and its child are dead
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ExecPlugin: %v, want a time-out", err)
 	}
 }
 

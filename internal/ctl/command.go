@@ -1,0 +1,256 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ctl is the command plexusctl. It does what a container runtime does for a pod's sandbox: make a network namespace, run the
+// CNI configuration of Plexus for it, and undo both. Pods and networks come from a folder of manifests; no cluster is needed.
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/source/manifest"
+)
+
+const (
+	// netnsDir is where `ip netns` looks for named network namespaces.
+	netnsDir = "/run/netns"
+	// defaultConf is where a node has the configuration of Plexus.
+	defaultConf = "/etc/cni/net.d/00-plexus.conflist"
+	// callTimeout bounds one call of Plexus; kubelet gives a whole sandbox that long.
+	callTimeout = 4 * time.Minute
+)
+
+// Environment is what the commands need to know of the process that they run in.
+type Environment struct {
+	// Version is the text for `plexusctl version`.
+	Version string
+	// BinDir is the folder of the program: the plugins of an unpacked release or a build lie beside it.
+	BinDir string
+	// Colour allows escape sequences on stdout.
+	Colour bool
+}
+
+// options are the flags that attach and detach have in common, and their own.
+type options struct {
+	dir      string
+	stateDir string
+	binDirs  []string
+	conf     string
+	netns    string
+	output   string
+}
+
+// Command returns plexusctl. Output goes to the command's writers; its error is for the caller to print, and may have several
+// lines, one for each thing that failed.
+func Command(env Environment) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "plexusctl",
+		Short:         "Attach pods of a folder of manifests to their networks, as a container runtime does",
+		Version:       env.Version,
+		SilenceErrors: true, // main prints them, one line each
+		SilenceUsage:  true, // it would hide the error
+		// An error is one line.
+		DisableSuggestions: true,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.AddCommand(attachCommand(env), detachCommand(), &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), env.Version)
+			return err
+		},
+	})
+	return root
+}
+
+func attachCommand(env Environment) *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "attach -f DIR [POD...]",
+		Short: "Make a network namespace for each pod and attach it to the pod's networks",
+		Long: `Make a network namespace for each pod of the manifests in DIR, or for those named (NAME or NAMESPACE/NAME), attach it to the pod's
+networks with Plexus, and show what each pod was given. It succeeds as a whole: if one pod fails, or on ctrl-C, all is undone.
+A pod that is attached already is an error; detach it first.`,
+		Example: `  plexusctl attach -f examples/business-and-mgmt
+  plexusctl attach -f examples/business-and-mgmt default/client --netns test -o yaml`,
+		ValidArgsFunction: func(_ *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return podNames(o.dir), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runAttach(cmd.Context(), cmd, &o, env, args)
+		},
+	}
+	o.addTo(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&o.conf, "conf", "", "read the CNI configuration of Plexus from `FILE` (default DIR/"+confName+", else "+defaultConf+")")
+	flags.StringVar(&o.netns, "netns", "", "use the network namespace `NAME`, one in "+netnsDir+" or a path, rather than make one; for exactly one pod")
+	flags.StringVarP(&o.output, "output", "o", formatTable, "print `FORMAT`: table, json or yaml")
+	complete(cmd, "output", formatTable, formatJSON, formatYAML)
+	return cmd
+}
+
+func detachCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "detach -f DIR [POD...]",
+		Short: "Undo attach",
+		Long: `Take pods that were attached from DIR, or those of them named (NAME or NAMESPACE/NAME), off their networks, and delete the network
+namespaces that attach made. It goes on after an error, and what failed is kept for the next detach. A pod that is not attached is
+no error. The manifests may be gone: what has to be undone is on record.`,
+		Example: `  plexusctl detach -f examples/business-and-mgmt`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runDetach(cmd.Context(), cmd, &o, args)
+		},
+	}
+	o.addTo(cmd)
+	return cmd
+}
+
+func (o *options) addTo(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVarP(&o.dir, "filename", "f", "", "read the manifests of pods and networks from `DIR` (required)")
+	flags.StringVar(&o.stateDir, "state-dir", config.DefaultCNIDir, "keep the state of plexusctl in `DIR`; when set, that of Plexus too")
+	flags.StringArrayVar(&o.binDirs, "cni-bin", nil, "look for CNI plugins in `DIR`; may be repeated (default the folder of plexusctl, its subfolder cni and "+config.DefaultBinDir+")")
+	for _, err := range []error{cmd.MarkFlagDirname("filename"), cmd.MarkFlagDirname("state-dir"), cmd.MarkFlagDirname("cni-bin")} {
+		cobra.CheckErr(err) // only a flag of another name fails
+	}
+}
+
+// complete offers the values of a flag to the shell.
+func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// podNames offers pods to the shell. What can not be read offers none.
+func podNames(dir string) []cobra.Completion {
+	objects, err := manifest.Load(dir)
+	if err != nil {
+		return nil
+	}
+	var names []cobra.Completion
+	for _, p := range objects.Pods {
+		names = append(names, p.Ref.String())
+	}
+	return names
+}
+
+// absolute makes the folders independent of the working directory: they go into configurations and records.
+func (o *options) absolute() error {
+	if o.dir == "" {
+		return errors.New("no folder: name the one with the manifests with -f DIR")
+	}
+	for _, path := range []*string{&o.dir, &o.stateDir} {
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = abs
+	}
+	for i, dir := range o.binDirs {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return err
+		}
+		o.binDirs[i] = abs
+	}
+	return nil
+}
+
+func (o *options) runtime() *runtime {
+	return newRuntime(o.stateDir, netdev.NewLinux(), &delegate.Exec{Timeout: callTimeout})
+}
+
+func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environment, args []string) error {
+	if err := checkFormat(o.output); err != nil {
+		return err
+	}
+	if err := o.absolute(); err != nil {
+		return err
+	}
+	objects, err := manifest.Load(o.dir)
+	if err != nil {
+		return err
+	}
+	pods, err := choosePods(objects, o.dir, args)
+	if err != nil {
+		return err
+	}
+	netns, err := netnsPath(o.netns, len(pods))
+	if err != nil {
+		return err
+	}
+	stateDir := ""
+	if cmd.Flags().Changed("state-dir") {
+		stateDir = o.stateDir
+	}
+	conf, err := loadConf(o.conf, o.dir, stateDir)
+	if err != nil {
+		return err
+	}
+	if len(o.binDirs) == 0 {
+		o.binDirs = []string{env.BinDir, filepath.Join(env.BinDir, "cni"), config.DefaultBinDir}
+	}
+	var requests []request
+	for _, p := range pods {
+		requests = append(requests, request{pod: p, dir: o.dir, conf: conf, binDirs: o.binDirs, netns: netns})
+	}
+	status, err := o.runtime().attach(ctx, requests)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err = render(&out, o.output, status, env.Colour); err != nil {
+		return err
+	}
+	_, err = cmd.OutOrStdout().Write(out.Bytes())
+	return err
+}
+
+func runDetach(ctx context.Context, cmd *cobra.Command, o *options, args []string) error {
+	if err := o.absolute(); err != nil {
+		return err
+	}
+	return o.runtime().detach(ctx, o.dir, args, o.binDirs, func(p string, attached bool) {
+		state := "detached"
+		if !attached {
+			state = "was not attached"
+		}
+		// What can not be shown must not keep the rest from being undone.
+		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "pod %s %s\n", printable(p), state)
+	})
+}
+
+// choosePods picks the pods named, or all.
+func choosePods(objects *manifest.Objects, dir string, names []string) ([]pod.Ref, error) {
+	var all []pod.Ref
+	for _, p := range objects.Pods {
+		all = append(all, p.Ref)
+	}
+	if len(names) == 0 {
+		if len(all) == 0 {
+			return nil, fmt.Errorf("no Pod in %s: add the manifest of one there", dir)
+		}
+		return all, nil
+	}
+	found, err := pick(all, names)
+	if err != nil {
+		return nil, err
+	}
+	if len(found.missing) > 0 {
+		return nil, fmt.Errorf("no Pod %s in %s: correct the name, or add its manifest there", found.missing[0], dir)
+	}
+	return found.pods, nil
+}
