@@ -16,7 +16,7 @@ BENCH      ?= .
 BIN        := $(CURDIR)/bin
 RELEASE    := -trimpath -ldflags='-s -w'
 GOLANGCI   := go tool -modfile=tools/go.mod golangci-lint
-MODULES    := $(patsubst %/go.mod,%,$(wildcard ./go.mod */go.mod */*/go.mod))
+MODULES    := $(patsubst %/go.mod,%,$(wildcard ./go.mod */go.mod */*/go.mod */*/*/go.mod))
 
 # What tests and demo run that Go can not bring, as command:package. A test that needs one skips without it, and names it.
 DEPS       := nft:nftables
@@ -50,9 +50,22 @@ install: build ## Install plexus into CNI_BIN, and plexusctl into PREFIX/bin (DE
 test: deps ## Run all tests; those that need a network namespace run as root, or in a user namespace
 	go test -race -shuffle=on ./...
 
+.PHONY: e2e-deps
+e2e-deps: # Build the Kubernetes components (minutes, once) into the user's cache, and install what they run
+	cd e2e && go run ./cmd/e2e deps
+
 .PHONY: e2e
-e2e: deps ## Run only the tests of the built programs
-	go test -race -shuffle=on ./conformance/... ./integration/...
+e2e: e2e-deps ## Test on a real cluster of this machine: etcd, API server, kubelet, containerd; needs root
+	cd e2e && go test ./cluster/... ./components/... ./image/...
+	cd e2e && go test ./suite -count=1 -timeout 60m
+
+.PHONY: e2e-kind
+e2e-kind: image ## Test on a kind cluster; needs Docker and kind
+	cd e2e && go test ./suite -count=1 -timeout 60m -args -provider kind
+
+.PHONY: e2e-down
+e2e-down: # Take away a cluster that was kept, or that a killed run left
+	cd e2e && go run ./cmd/e2e down
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (10s)
@@ -83,6 +96,7 @@ check: lint test verify ## All that has to pass before a change is sent
 lint: ## Check code and format
 	$(GOLANGCI) run ./...
 	$(GOLANGCI) fmt --diff
+	cd e2e && go tool -modfile=../tools/go.mod golangci-lint run ./...
 
 .PHONY: fmt
 fmt: ## Format the code

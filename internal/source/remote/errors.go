@@ -20,6 +20,7 @@ func reasons() map[string]error {
 		"invalid":   nad.ErrInvalid,
 		"notFound":  nad.ErrNotFound,
 		"forbidden": nad.ErrForbidden,
+		"noDevice":  source.ErrNoDevice,
 	}
 }
 

@@ -1,0 +1,169 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/install"
+	"github.com/plexus-cni/plexus/internal/source/remote"
+)
+
+// accountDir is where a pod's service account is mounted.
+const accountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// nodeOptions are the flags about what is installed on a node.
+type nodeOptions struct {
+	confDir    string
+	primary    string
+	pluginConf string
+	socketDir  string
+	binDir     string
+	binSource  string
+
+	oneShotKubeconfig string
+}
+
+func (o *nodeOptions) add(f *pflag.FlagSet) {
+	f.StringVar(&o.confDir, "conf-dir", "/etc/cni/net.d", "the runtime's folder of network configurations, by the same path here and on the host")
+	f.StringVar(&o.primary, "primary", "", "file name of the cluster's own network configuration; empty for the lexically first that is not ours")
+	f.StringVar(&o.pluginConf, "plugin-conf", "", "JSON file with further keys for the plugin's configuration; it need not exist")
+	f.StringVar(&o.socketDir, "socket-dir", "/run/plexus", "folder of the daemon's socket, by the same path here and on the host")
+	f.StringVar(&o.binDir, "bin-dir", config.DefaultBinDir, "folder that the runtime runs plugins from")
+	f.StringVar(&o.binSource, "bin-source", ownFolder(), "folder to install the programs from")
+}
+
+// ownFolder is where this program is, and in the image the plugin too.
+func ownFolder() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "."
+	}
+	return filepath.Dir(self)
+}
+
+// programs are what is installed: lookups without a daemon take this program as well.
+func (o *nodeOptions) programs() []string {
+	if o.oneShotKubeconfig != "" {
+		return []string{config.PluginType, remote.ProgramName}
+	}
+	return []string{config.PluginType}
+}
+
+func (o *nodeOptions) installBinaries() error {
+	return install.Binaries(o.binSource, o.binDir, o.programs()...)
+}
+
+// asNode is what the flags ask for.
+func (o *nodeOptions) asNode() (*install.Node, error) {
+	extra, err := o.extra()
+	if err != nil {
+		return nil, err
+	}
+	node := &install.Node{
+		Conf: install.Conf{Dir: o.confDir, Primary: o.primary, SocketDir: o.socketDir, Kubeconfig: o.oneShotKubeconfig, Extra: extra},
+		Log:  slog.Default(),
+	}
+	if host := os.Getenv("KUBERNETES_SERVICE_HOST"); o.oneShotKubeconfig != "" && host != "" {
+		node.Kubeconfig = install.Kubeconfig{
+			Path:       o.oneShotKubeconfig,
+			Server:     "https://" + net.JoinHostPort(host, os.Getenv("KUBERNETES_SERVICE_PORT")),
+			AccountDir: accountDir,
+		}
+	}
+	return node, nil
+}
+
+func (o *nodeOptions) extra() (map[string]json.RawMessage, error) {
+	if o.pluginConf == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(o.pluginConf)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--plugin-conf: %w", err)
+	}
+	extra, err := install.ParseExtra(data)
+	if err != nil {
+		return nil, fmt.Errorf("--plugin-conf %s: %w", o.pluginConf, err)
+	}
+	return extra, nil
+}
+
+func newInstall() *cobra.Command {
+	o := nodeOptions{}
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Put the plugin and its configuration onto this node",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			node, err := o.asNode()
+			if err != nil {
+				return err
+			}
+			if err = o.installBinaries(); err != nil {
+				return err
+			}
+			if keep {
+				return node.Keep(cmd.Context())
+			}
+			if node.Kubeconfig.Path != "" {
+				if err = node.Kubeconfig.Write(); err != nil {
+					return err
+				}
+			}
+			primary, _, warnings, err := node.Conf.Write()
+			for _, w := range warnings {
+				slog.Warn("network configuration passed over", "reason", w)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "installed in front of", primary)
+			return nil
+		},
+	}
+	o.add(cmd.Flags())
+	o.addOneShot(cmd.Flags())
+	cmd.Flags().BoolVar(&keep, "keep", false, "go on, and follow changes of the primary's configuration and of the service account's token")
+	return cmd
+}
+
+func (o *nodeOptions) addOneShot(f *pflag.FlagSet) {
+	f.StringVar(&o.oneShotKubeconfig, "one-shot-kubeconfig", "", "look up without a daemon, by this kubeconfig; in a pod it is written from the service account")
+}
+
+func newUninstall() *cobra.Command {
+	o := nodeOptions{}
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Take the configuration and the plugin off this node; drain it before",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			node, err := o.asNode()
+			if err != nil {
+				return err
+			}
+			node.Kubeconfig.Path = o.oneShotKubeconfig // also outside a pod
+			return node.Uninstall(o.binDir, o.programs()...)
+		},
+	}
+	o.add(cmd.Flags())
+	o.addOneShot(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,74 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/internal/daemon"
+	"github.com/plexus-cni/plexus/internal/kube"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/source/remote"
+)
+
+// eventPatience bounds an event of a child: nobody waits for it but the child itself.
+const eventPatience = time.Second
+
+func newLookup() *cobra.Command {
+	var kubeconfig string
+	cmd := &cobra.Command{
+		Use:   "lookup",
+		Short: "Hold one conversation with the plugin on stdin and stdout, without a daemon",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return lookup(cmd.Context(), kubeconfig) },
+	}
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server; empty for the pod's service account")
+	return cmd
+}
+
+func lookup(ctx context.Context, kubeconfig string) error {
+	config, err := kube.LoadConfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := kube.NewClient(config)
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	var events sync.WaitGroup
+	defer events.Wait()
+	cluster := &daemon.Cluster{
+		API: daemon.Direct{Client: client},
+		Emit: func(ref pod.Ref, e kube.Event) {
+			events.Go(func() {
+				short, cancel := context.WithTimeout(ctx, eventPatience)
+				defer cancel()
+				if err := client.SendEvent(short, host, ref, e); err != nil {
+					slog.Warn("event not sent", "error", err)
+				}
+			})
+		},
+		Log:          slog.Default(),
+		StatusForAll: true,
+	}
+	return remote.Serve(ctx, stdio{}, cluster)
+}
+
+// stdio is the conversation's stream.
+type stdio struct{}
+
+func (stdio) Read(p []byte) (int, error)  { return os.Stdin.Read(p) }
+func (stdio) Write(p []byte) (int, error) { return os.Stdout.Write(p) }
+func (stdio) Close() error                { return errors.Join(os.Stdin.Close(), os.Stdout.Close()) }

@@ -1,0 +1,68 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestTheManifestsFlagsAreOurs guards against a flag that is renamed here and not there.
+func TestTheManifestsFlagsAreOurs(t *testing.T) {
+	t.Parallel()
+	for file, pattern := range map[string]string{
+		"base/daemonset.yaml":                    `args: \[(.*)\]`,
+		"components/one-shot/kustomization.yaml": `args: \[(.*)\]`,
+		"components/metrics/kustomization.yaml":  `value: (--.*)`,
+	} {
+		data, err := os.ReadFile(filepath.Join("..", "..", "deploy", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		match := regexp.MustCompile(pattern).FindSubmatch(data)
+		if match == nil {
+			t.Fatalf("%s has no arguments", file)
+		}
+		args := strings.Split(string(match[1]), ", ")
+		if strings.HasPrefix(args[0], "-") {
+			args = append([]string{"serve"}, args...)
+		}
+		cmd, flags, err := newCommand().Find(args)
+		if err == nil {
+			err = cmd.ParseFlags(flags)
+		}
+		if err != nil {
+			t.Errorf("%s: plexusd %s: %v", file, strings.Join(args, " "), err)
+		}
+	}
+}
+
+// TestCommandRefuses runs alone: a command sets the process' loggers.
+func TestCommandRefuses(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for name, tc := range map[string]struct {
+		args []string
+		says string
+	}{
+		"a daemon of no node":         {[]string{"serve", "--node-name="}, "NODE_NAME"},
+		"no work at all":              {[]string{"serve", "--node-name=n1", "--max-in-flight=0"}, "--max-in-flight 0"},
+		"a kubeconfig that is not":    {[]string{"serve", "--node-name=n1", "--kubeconfig=" + none}, none},
+		"a lookup without kubeconfig": {[]string{"lookup", "--kubeconfig=" + none}, none},
+		"an unknown level":            {[]string{"version", "--log-level=loud"}, "loud"},
+		"programs that are not there": {[]string{"install", "--bin-source=" + none, "--bin-dir=" + t.TempDir()}, none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := newCommand()
+			cmd.SetArgs(tc.args)
+			cmd.SetOut(&bytes.Buffer{})
+			if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("plexusd %v = %v, want an error saying %q", tc.args, err, tc.says)
+			}
+		})
+	}
+}

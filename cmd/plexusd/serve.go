@@ -1,0 +1,147 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/internal/daemon"
+	"github.com/plexus-cni/plexus/internal/kube"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	nodeOptions
+
+	node         string
+	kubeconfig   string
+	listen       string
+	atOnce       int
+	statusForAll bool
+	legacyStatus bool
+	install      bool
+}
+
+func newServe() *cobra.Command {
+	o := serveOptions{}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer the plugin's lookups on this node, and keep the plugin installed",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	o.add(f)
+	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node in the cluster (NODE_NAME)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty for the pod's service account")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9652", "address of /healthz, /readyz and /metrics; empty for none")
+	f.IntVar(&o.atOnce, "max-in-flight", 64, "how many lookups and reports are worked on at a time; more are queued")
+	f.BoolVar(&o.statusForAll, "status-for-all", true, "write network-status and events also for pods that select no network")
+	f.BoolVar(&o.legacyStatus, "legacy-status", false, "write the status also under its old name, k8s.v1.cni.cncf.io/networks-status")
+	f.BoolVar(&o.install, "install", false, "install the plugin, and its configuration as it has to be while the primary's changes")
+	return cmd
+}
+
+func serve(ctx context.Context, o serveOptions) error {
+	if o.node == "" {
+		return errors.New("the name of this node is not known: set NODE_NAME (in a pod from spec.nodeName) or --node-name")
+	}
+	if o.atOnce < 1 {
+		return fmt.Errorf("--max-in-flight %d: use at least 1", o.atOnce)
+	}
+	log := slog.Default()
+	config, err := kube.LoadConfig(o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := kube.NewClient(config)
+	if err != nil {
+		return err
+	}
+	cache, err := kube.NewCache(client, o.node, log)
+	if err != nil {
+		return err
+	}
+	metrics := daemon.NewMetrics()
+	source := metrics.Measure(daemon.Limit(&daemon.Cluster{
+		API:          daemon.Watched{Client: client, Cache: cache},
+		Emit:         client.StartEvents(ctx, o.node),
+		Log:          log,
+		StatusForAll: o.statusForAll,
+		LegacyStatus: o.legacyStatus,
+	}, o.atOnce))
+
+	// The plugin and the socket before the configuration that makes the runtime use them. It is written before the cluster is known:
+	// from then on a pod waits for its networks rather than starts without them.
+	if o.install {
+		if err = o.installBinaries(); err != nil {
+			return err
+		}
+	}
+	socket, err := daemon.Listen(ctx, o.socketDir)
+	if err != nil {
+		return err
+	}
+	tasks := []func(context.Context) error{
+		func(ctx context.Context) error { cache.Run(ctx); return nil },
+		func(ctx context.Context) error {
+			return (&daemon.Server{Source: source, Log: log}).Serve(ctx, socket)
+		},
+		func(ctx context.Context) error { return serveHTTP(ctx, o.listen, metrics.Handler(source.Ready)) },
+	}
+	if o.install {
+		node, err := o.asNode()
+		if err != nil {
+			return err
+		}
+		tasks = append(tasks, node.Keep)
+	}
+	log.Info("serving", "node", o.node, "socketDir", o.socketDir, "version", version())
+	return runAll(ctx, tasks)
+}
+
+// runAll runs all tasks until ctx ends or one fails, which ends the others.
+func runAll(ctx context.Context, tasks []func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, len(tasks))
+	for _, task := range tasks {
+		go func() {
+			defer cancel()
+			errs <- task(ctx)
+		}()
+	}
+	var all []error
+	for range tasks {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
+}
+
+func serveHTTP(ctx context.Context, address string, h http.Handler) error {
+	if address == "" {
+		<-ctx.Done()
+		return nil
+	}
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w: choose another address if the port is taken", address, err)
+	}
+	server := daemon.NewHTTPServer(h)
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // probes are not waited for
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+
+	"github.com/plexus-cni/plexus/internal/kube"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+// Watched is an API that answers from a watch: the daemon's.
+type Watched struct {
+	*kube.Client
+
+	Cache *kube.Cache
+}
+
+var _ API = Watched{}
+
+// Pod implements [API].
+func (w Watched) Pod(ctx context.Context, ref pod.Ref) (kube.Pod, error) {
+	return w.Cache.Pod(ctx, ref)
+}
+
+// KnownPod implements [API].
+func (w Watched) KnownPod(_ context.Context, ref pod.Ref) (kube.Pod, bool) { return w.Cache.Known(ref) }
+
+// Definition implements [API].
+func (w Watched) Definition(ctx context.Context, ref nad.Ref, fresh bool) (*nad.Definition, error) {
+	if fresh {
+		return w.Client.Definition(ctx, ref)
+	}
+	return w.Cache.Definition(ref)
+}
+
+// Ready implements [API].
+func (w Watched) Ready(context.Context) error { return w.Cache.Synced() }
+
+// Direct is an API that asks the API server each time: that of a one-shot child.
+type Direct struct{ *kube.Client }
+
+var _ API = Direct{}
+
+// KnownPod implements [API].
+func (d Direct) KnownPod(ctx context.Context, ref pod.Ref) (kube.Pod, bool) {
+	p, err := d.Pod(ctx, ref)
+	return p, err == nil
+}
+
+// Definition implements [API].
+func (d Direct) Definition(ctx context.Context, ref nad.Ref, _ bool) (*nad.Definition, error) {
+	return d.Client.Definition(ctx, ref)
+}
+
+// Ready implements [API].
+func (d Direct) Ready(ctx context.Context) error { return d.Ping(ctx) }

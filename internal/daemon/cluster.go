@@ -1,0 +1,175 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package daemon is the node's daemon: it answers the plugin's lookups from what it knows of the cluster, and tells the cluster what
+// pods were given. It touches neither network namespaces nor interfaces, and keeps nothing of a call: it can be restarted at any time.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/kube"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+// API is what the daemon asks of the cluster.
+type API interface {
+	// Pod finds a pod, and waits for one that may come; see [kube.Cache.Pod].
+	Pod(ctx context.Context, ref pod.Ref) (kube.Pod, error)
+	// KnownPod is a pod that can be had without waiting for it.
+	KnownPod(ctx context.Context, ref pod.Ref) (kube.Pod, bool)
+	// Definition finds a NetworkAttachmentDefinition. With fresh set the API server itself is asked.
+	Definition(ctx context.Context, ref nad.Ref, fresh bool) (*nad.Definition, error)
+	// PatchAnnotations sets annotations of a pod; see [kube.Client.PatchAnnotations].
+	PatchAnnotations(ctx context.Context, ref pod.Ref, values map[string]string) error
+	// Ready reports whether the other calls can be answered now.
+	Ready(ctx context.Context) error
+}
+
+// Cluster is the [source.Source] of a Kubernetes cluster.
+type Cluster struct {
+	API API
+	// Emit tells an event about a pod, without waiting for it.
+	Emit func(pod.Ref, kube.Event)
+	Log  *slog.Logger
+	// StatusForAll writes a network status, and events, also for pods that select no network.
+	StatusForAll bool
+	// LegacyStatus writes the status under its name of NPWG v1.0 too.
+	LegacyStatus bool
+}
+
+var _ source.Source = (*Cluster)(nil)
+
+// Lookup implements [source.Source].
+func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection, error) {
+	if q.Pod.IsZero() {
+		return nil, errors.New("the call names no pod: the container runtime has to send K8S_POD_NAMESPACE and K8S_POD_NAME in CNI_ARGS")
+	}
+	p, err := c.API.Pod(ctx, q.Pod)
+	if err != nil {
+		return nil, retriable(err)
+	}
+	selection, err := c.selectNetworks(ctx, q, source.Pod{Ref: p.Ref, Annotations: p.Annotations})
+	if err != nil {
+		c.emitFailure(p.Ref, err)
+		return nil, err
+	}
+	return selection, nil
+}
+
+// selectNetworks answers from the cache. Only before a pod is refused for a definition that is not there, the API server is asked
+// for it: the definition may have been created just before the pod.
+func (c *Cluster) selectNetworks(ctx context.Context, q source.Query, p source.Pod) (*source.Selection, error) {
+	fresh := map[nad.Ref]*nad.Definition{}
+	for {
+		var missing nad.Ref
+		selection, err := source.Select(q, p, func(ref nad.Ref) (*nad.Definition, error) {
+			if d, ok := fresh[ref]; ok {
+				return d, nil
+			}
+			d, err := c.API.Definition(ctx, ref, false)
+			if errors.Is(err, nad.ErrNotFound) {
+				missing = ref
+			}
+			return d, retriable(err)
+		})
+		if !errors.Is(err, nad.ErrNotFound) || missing == (nad.Ref{}) {
+			return selection, err
+		}
+		d, freshErr := c.API.Definition(ctx, missing, true)
+		if errors.Is(freshErr, nad.ErrNotFound) {
+			return nil, err
+		}
+		if freshErr != nil {
+			return nil, retriable(freshErr)
+		}
+		fresh[missing] = d
+	}
+}
+
+// retriable marks what a later try can mend.
+func retriable(err error) error {
+	if errors.Is(err, kube.ErrUnavailable) || errors.Is(err, kube.ErrPodGone) {
+		return fmt.Errorf("%w: %w", source.ErrTryAgain, err)
+	}
+	return err
+}
+
+// emitFailure tells the pod's owner what to mend. What another try mends is not theirs.
+func (c *Cluster) emitFailure(ref pod.Ref, err error) {
+	if errors.Is(err, source.ErrTryAgain) {
+		return
+	}
+	reason := "NetworkSelectionFailed"
+	switch {
+	case errors.Is(err, nad.ErrNotFound):
+		reason = "NoNetworkFound"
+	case errors.Is(err, nad.ErrForbidden):
+		reason = "NetworkForbidden"
+	case errors.Is(err, annotations.ErrInvalid):
+		reason = "InvalidNetworkSelection"
+	}
+	c.Emit(ref, kube.Event{Warning: true, Reason: reason, Text: err.Error()})
+}
+
+// Report implements [source.Source]: one patch of the pod's network-status annotation, and an event for each interface. A pod that
+// is gone meanwhile is none of the plugin's business: its DEL is on the way.
+func (c *Cluster) Report(ctx context.Context, r source.Report) error {
+	ref := r.Pod
+	p, known := c.API.KnownPod(ctx, ref)
+	if known {
+		if ref.UID == "" || p.IsStatic() {
+			ref = p.Ref
+		}
+		if !c.StatusForAll && !selectsNetworks(p) {
+			return nil
+		}
+	}
+	err := c.patchStatus(ctx, ref, r.Status)
+	if errors.Is(err, kube.ErrPodGone) {
+		c.Log.Warn("no network status: the pod was deleted or replaced while it was attached", "pod", ref.String(), "error", err)
+		return nil
+	}
+	if err != nil {
+		return retriable(err)
+	}
+	for _, i := range r.Interfaces {
+		c.Emit(ref, kube.Event{Reason: "AddedInterface", Text: added(i)})
+	}
+	return nil
+}
+
+func selectsNetworks(p kube.Pod) bool {
+	return p.Annotations[annotations.NetworksKey] != "" || p.Annotations[annotations.DefaultNetworkKey] != ""
+}
+
+func (c *Cluster) patchStatus(ctx context.Context, ref pod.Ref, status []annotations.Status) error {
+	text, err := annotations.FormatStatus(status)
+	if err != nil {
+		return fmt.Errorf("network status of pod %s: %w", ref, err)
+	}
+	patch := map[string]string{annotations.NetworkStatusKey: text}
+	if c.LegacyStatus {
+		patch[annotations.LegacyNetworkStatusKey] = text
+	}
+	return c.API.PatchAnnotations(ctx, ref, patch)
+}
+
+// added words an interface as users of the other meta-plugins know it: Add net1 [10.1.0.2/24] from default/a.
+func added(i source.Interface) string {
+	addresses := make([]string, 0, len(i.Addresses))
+	for _, a := range i.Addresses {
+		addresses = append(addresses, a.String())
+	}
+	return fmt.Sprintf("Add %s [%s] from %s", i.Name, strings.Join(addresses, " "), i.Network)
+}
+
+// Ready implements [source.Source].
+func (c *Cluster) Ready(ctx context.Context) error { return retriable(c.API.Ready(ctx)) }

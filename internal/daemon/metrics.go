@@ -1,0 +1,134 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/internal/wire"
+)
+
+// Metrics count what the daemon is asked, and how it went.
+type Metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	inFlight *prometheus.GaugeVec
+}
+
+// NewMetrics returns Metrics that have counted nothing.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plexus_requests_total",
+			Help: "Questions of the plugin that were answered, by verb (lookup, report, ready) and outcome (ok, try_again, failed, canceled).",
+		}, []string{"verb", "outcome"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "plexus_request_duration_seconds",
+			Help:    "Time to answer a question of the plugin, waiting included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9), // half a millisecond, from memory, to half a minute, the deadline
+		}, []string{"verb"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "plexus_requests_in_flight",
+			Help: "Questions of the plugin that wait for their answer now.",
+		}, []string{"verb"}),
+	}
+	m.registry.MustRegister(m.requests, m.duration, m.inFlight, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Measure counts what src is asked.
+func (m *Metrics) Measure(src source.Source) source.Source { return &measured{src: src, metrics: m} }
+
+func (m *Metrics) begin(verb wire.Kind) func(error) {
+	start := time.Now()
+	m.inFlight.WithLabelValues(string(verb)).Inc()
+	return func(err error) {
+		m.inFlight.WithLabelValues(string(verb)).Dec()
+		m.duration.WithLabelValues(string(verb)).Observe(time.Since(start).Seconds())
+		m.requests.WithLabelValues(string(verb), outcome(err)).Inc()
+	}
+}
+
+func outcome(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	case errors.Is(err, source.ErrTryAgain), errors.Is(err, context.DeadlineExceeded):
+		return "try_again"
+	}
+	return "failed"
+}
+
+type measured struct {
+	src     source.Source
+	metrics *Metrics
+}
+
+func (m *measured) Lookup(ctx context.Context, q source.Query) (*source.Selection, error) {
+	end := m.metrics.begin(wire.Lookup)
+	s, err := m.src.Lookup(ctx, q)
+	end(err)
+	return s, err
+}
+
+func (m *measured) Report(ctx context.Context, r source.Report) error {
+	end := m.metrics.begin(wire.Report)
+	err := m.src.Report(ctx, r)
+	end(err)
+	return err
+}
+
+func (m *measured) Ready(ctx context.Context) error {
+	end := m.metrics.begin(wire.Ready)
+	err := m.src.Ready(ctx)
+	end(err)
+	return err
+}
+
+// Handler serves /healthz, /readyz, which is ready's word, and /metrics.
+func (m *Metrics) Handler(ready func(context.Context) error) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := ready(r.Context()); err != nil {
+			say(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		say(w, http.StatusOK, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func say(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(text + "\n")) // a prober that has gone is not waited for
+}
+
+// Timeouts of the HTTP server: probes and scrapes are short.
+const (
+	httpTimeout     = 30 * time.Second
+	httpHeaderBytes = 16 << 10
+)
+
+// NewHTTPServer returns a server for Handler.
+func NewHTTPServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, MaxHeaderBytes: httpHeaderBytes,
+		ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * httpTimeout,
+	}
+}

@@ -1,0 +1,167 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/internal/source/remote"
+)
+
+const (
+	// MaxConversations bounds the open conversations. More than a node has pods, of which some are being attached at a time;
+	// who comes on top waits in the kernel's queue.
+	MaxConversations = 512
+	// idleTimeout ends a conversation in which nothing is said. The plugin waits for its delegates between lookup and report; one
+	// that takes longer starts another conversation.
+	idleTimeout = 5 * time.Minute
+	// acceptPause is how long it is waited after an accept that failed, for want of descriptors.
+	acceptPause = 100 * time.Millisecond
+)
+
+// Server holds the conversations of a node.
+type Server struct {
+	Source source.Source
+	Log    *slog.Logger
+	// Peer is the id of the user whose programs may ask: root's, but in tests.
+	Peer uint32
+}
+
+// Listen makes the socket in dir, mode 0600 in a folder of mode 0700. It replaces the one of a daemon before, so that there is one
+// at any time.
+func Listen(ctx context.Context, dir string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("socket folder: %w", err)
+	}
+	// The folder may be a mount that somebody else made.
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a folder, not a file
+		return nil, fmt.Errorf("socket folder: %w", err)
+	}
+	path := filepath.Join(dir, remote.SocketName)
+	// Bound aside and renamed: who connects meets either daemon, never a socket that does not listen yet.
+	aside := path + ".new"
+	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the socket that a daemon before left: %w", err)
+	}
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "unix", aside)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	listener, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("listen on %s: %T is no Unix socket", path, l)
+	}
+	// The file stays when the daemon stops: a new daemon may have put its own there.
+	listener.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(aside, 0o600), os.Rename(aside, path)); err != nil {
+		_ = listener.Close() // what went wrong before is told
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return listener, nil
+}
+
+// Serve holds conversations until ctx ends, which ends them: plugins connect to the next daemon.
+func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // wakes AcceptUnix
+	defer stop()
+	var all sync.WaitGroup
+	defer all.Wait()
+	slots := make(chan struct{}, MaxConversations)
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			<-slots
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accept: %w", err)
+			}
+			s.Log.Error("accept", "error", err)
+			pause(ctx)
+			continue
+		}
+		all.Go(func() {
+			defer func() { <-slots }()
+			s.converse(ctx, conn)
+		})
+	}
+}
+
+func pause(ctx context.Context) {
+	t := time.NewTimer(acceptPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (s *Server) converse(ctx context.Context, conn *net.UnixConn) {
+	defer func() { _ = conn.Close() }() // all that was said was written before
+	uid, err := peer(conn)
+	if err == nil && uid != s.Peer {
+		err = fmt.Errorf("user %d may not ask: only the plugin, run by user %d, may", uid, s.Peer)
+	}
+	if err == nil {
+		err = remote.Serve(ctx, &bounded{UnixConn: conn}, s.Source)
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		s.Log.Warn("conversation ended", "error", err)
+	}
+}
+
+// peer is the user that connected (unix(7), SO_PEERCRED).
+func peer(conn *net.UnixConn) (uint32, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("peer: %w", err)
+	}
+	var cred *syscall.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	})
+	if err = errors.Join(err, credErr); err != nil {
+		return 0, fmt.Errorf("peer: %w", err)
+	}
+	return cred.Uid, nil
+}
+
+// bounded is a connection on which nobody is waited for endlessly.
+type bounded struct{ *net.UnixConn }
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if err := b.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
+		return 0, err
+	}
+	return b.UnixConn.Read(p)
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if err := b.SetWriteDeadline(time.Now().Add(idleTimeout)); err != nil {
+		return 0, err
+	}
+	return b.UnixConn.Write(p)
+}

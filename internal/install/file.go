@@ -1,0 +1,118 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// writeFile puts data into path, for root alone, unless it is there already, and says whether it did. A reader sees the old file or
+// the new one.
+func writeFile(path string, data []byte) (bool, error) {
+	return replace(path, bytes.NewReader(data), 0o600)
+}
+
+// replace puts what r has into path, unless it is there already. A program that runs goes on with the file that it was started
+// from. The temporary file's name is one that no runtime takes for a configuration.
+func replace(path string, r io.ReadSeeker, mode fs.FileMode) (bool, error) {
+	same, err := isSame(path, r, mode)
+	if same || err != nil {
+		return false, err
+	}
+	if _, err = r.Seek(0, io.SeekStart); err != nil {
+		return false, fmt.Errorf("install %s: %w", path, err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return false, fmt.Errorf("install %s: %w", path, err)
+	}
+	_, copyErr := io.Copy(tmp, r)
+	err = errors.Join(copyErr, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return false, errors.Join(fmt.Errorf("install %s: %w", path, err), os.Remove(tmp.Name()))
+	}
+	return true, syncDir(filepath.Dir(path))
+}
+
+// syncDir makes a rename survive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+// isSame reports whether path has this mode and all that r has.
+func isSame(path string, r io.Reader, mode fs.FileMode) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("install %s: %w", path, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Mode() != mode {
+		return false, err
+	}
+	return sameContent(f, r)
+}
+
+func sameContent(a, b io.Reader) (bool, error) {
+	const size = 64 << 10
+	left, right := make([]byte, size), make([]byte, size)
+	for {
+		n, leftErr := io.ReadFull(a, left)
+		m, rightErr := io.ReadFull(b, right)
+		if !bytes.Equal(left[:n], right[:m]) {
+			return false, nil
+		}
+		for _, err := range []error{leftErr, rightErr} {
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return false, fmt.Errorf("compare: %w", err)
+			}
+		}
+		if leftErr != nil || rightErr != nil {
+			return leftErr != nil && rightErr != nil, nil
+		}
+	}
+}
+
+// Binaries copies programs from one folder to another, each atomically and only if it is another. It also replaces one that runs.
+func Binaries(from, to string, names ...string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	for _, name := range names {
+		if err := binary(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func binary(from, to string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	defer f.Close()
+	_, err = replace(to, f, 0o755)
+	return err
+}

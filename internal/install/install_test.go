@@ -1,0 +1,353 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/plexus-cni/plexus/internal/dirwatch"
+)
+
+// limit bounds what is expected to happen; it is long only on a machine that is very busy.
+const limit = 30 * time.Second
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+const flannel = `{"cniVersion":"1.0.0","name":"cbr0","plugins":[{"type":"flannel","capabilities":{"io.kubernetes.cri.pod-annotations":true,"bandwidth":false}},{"type":"portmap","capabilities":{"portMappings":true}}]}`
+
+func TestGenerated(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		files map[string]string
+		conf  Conf
+	}{
+		"T1 T2 of a list, for the daemon": {
+			files: map[string]string{"10-flannel.conflist": flannel, "20-other.conf": `{"type":"x"}`},
+			conf:  Conf{SocketDir: "/run/plexus"},
+		},
+		"T13 of a bare plugin": {
+			files: map[string]string{"10-bridge.conf": `{"cniVersion":"0.4.0","name":"mynet","type":"bridge"}`},
+			conf:  Conf{SocketDir: "/run/plexus"},
+		},
+		"of the one that is named, for lookups without a daemon": {
+			files: map[string]string{"10-a.conf": `{"type":"x"}`, "20-flannel.conflist": flannel},
+			conf:  Conf{Primary: "20-flannel.conflist", Kubeconfig: "/etc/cni/net.d/plexus.d/kubeconfig"},
+		},
+		"T6 of no meta-plugin's": {
+			files: map[string]string{
+				ConfName:         `{"cniVersion":"1.0.0","name":"plexus","plugins":[{"type":"plexus","clusterNetwork":"/x"}]}`,
+				"00-multus.conf": `{"cniVersion":"1.0.0","name":"m","type":"multus-shim","clusterNetwork":"/x"}`,
+				"01-old.conf":    `{"cniVersion":"1.0.0","name":"m","type":"plexus","clusterNetwork":"/x"}`, "02-broken.conf": `{`, "10-flannel.conflist": flannel,
+			},
+			conf: Conf{SocketDir: "/run/plexus"},
+		},
+		"with further keys": {
+			files: map[string]string{"10-flannel.conflist": flannel},
+			conf: Conf{SocketDir: "/run/plexus", Extra: map[string]json.RawMessage{
+				"namespaceIsolation": json.RawMessage("true"), "capabilities": json.RawMessage(`{"mac":true}`),
+			}},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t, tc.files)
+			tc.conf.Dir = dir
+			if _, wrote, _, err := tc.conf.Write(); err != nil || !wrote {
+				t.Fatalf("Write = %v, %v", wrote, err)
+			}
+			got := strings.ReplaceAll(read(t, filepath.Join(dir, ConfName)), dir, "/etc/cni/net.d")
+			golden := filepath.Join("testdata", strings.ReplaceAll(strings.SplitAfter(t.Name(), "/")[1], ",", "")+".golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(read(t, golden), got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", ConfName, diff)
+			}
+			if _, wrote, _, err := tc.conf.Write(); err != nil || wrote {
+				t.Errorf("a second Write = %v, %v; want nothing written", wrote, err)
+			}
+			if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestWhatWasThereStays(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		files map[string]string
+		conf  Conf
+		kind  error
+		says  string
+	}{
+		"no primary":               {kind: ErrNoPrimary, says: "install the cluster's network plugin"},
+		"only meta-plugins":        {files: map[string]string{"00-multus.conf": `{"type":"multus"}`}, kind: ErrNoPrimary},
+		"a primary half written":   {files: map[string]string{"10-a.conflist": flannel[:50]}, kind: ErrNoPrimary},
+		"a named one that is not":  {files: map[string]string{"10-a.conflist": flannel}, conf: Conf{Primary: "b"}, kind: ErrNoPrimary, says: "b"},
+		"keys that are not usable": {files: map[string]string{"10-a.conflist": flannel}, conf: Conf{Extra: map[string]json.RawMessage{"logLevel": json.RawMessage(`"loud"`)}}, says: "logLevel"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t, tc.files)
+			const before = `{"name":"plexus","plugins":[{"type":"plexus","clusterNetwork":"/x"}]}`
+			write(t, filepath.Join(dir, ConfName), before)
+			tc.conf.Dir, tc.conf.SocketDir = dir, "/run/plexus"
+			_, wrote, _, err := tc.conf.Write()
+			if err == nil || wrote || (tc.kind != nil && !errors.Is(err, tc.kind)) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("Write = %v, %v; want an error of kind %v saying %q", wrote, err, tc.kind, tc.says)
+			}
+			if got := read(t, filepath.Join(dir, ConfName)); got != before {
+				t.Errorf("%s is now %s", ConfName, got)
+			}
+		})
+	}
+}
+
+func TestT4KeepFollowsThePrimary(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "net.d") // made later, as on a new node
+	node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}, Log: slog.New(slog.DiscardHandler)}
+	stop := keep(t, node)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	conf, primary := filepath.Join(dir, ConfName), filepath.Join(dir, "10-p.conflist")
+	write(t, primary, flannel)
+	awaitFile(t, conf, `"portMappings": true`)
+	write(t, primary, `{"cniVersion":"0.4.0","name":"n","plugins":[{"type":"bridge"}]}`)
+	awaitFile(t, conf, `"cniVersion": "0.4.0"`)
+	if got := read(t, conf); strings.Contains(got, "portMappings") {
+		t.Errorf("a capability that was withdrawn is still there: %s", got)
+	}
+	if err := os.Remove(conf); err != nil {
+		t.Fatal(err)
+	}
+	awaitFile(t, conf, "plexus")
+	stop()
+	if _, err := os.Stat(conf); err != nil {
+		t.Errorf("T7 the configuration has to stay when the daemon stops: %v", err)
+	}
+}
+
+func TestT14RotatedToken(t *testing.T) {
+	t.Parallel()
+	account := folder(t, map[string]string{"token": "one", "ca.crt": "CA"})
+	out := filepath.Join(t.TempDir(), "plexus.d", "kubeconfig")
+	node := &Node{
+		Conf:       Conf{Dir: t.TempDir(), Kubeconfig: out},
+		Kubeconfig: Kubeconfig{Path: out, Server: "https://10.96.0.1:443", AccountDir: account},
+		Log:        slog.New(slog.DiscardHandler),
+	}
+	keep(t, node)
+	token := filepath.Join(filepath.Dir(out), "token")
+	awaitFile(t, token, "one")
+	awaitFile(t, out, token)
+	write(t, filepath.Join(account, "token"), "two")
+	awaitFile(t, token, "two")
+	info, err := os.Stat(token)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("token: %v, %v; want mode 0600", info.Mode(), err)
+	}
+}
+
+func TestT12BinariesReplaceARunningOne(t *testing.T) {
+	t.Parallel()
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "opt", "cni", "bin")
+	cat, err := exec.LookPath("cat")
+	if err != nil {
+		t.Skip("needs the program cat")
+	}
+	write(t, filepath.Join(from, "plexus"), read(t, cat))
+	if err = Binaries(from, to, "plexus"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(to, "plexus"))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(from, "plexus"), "#!/bin/sh\n")
+	if err = Binaries(from, to, "plexus"); err != nil {
+		t.Errorf("over a running program: %v", err)
+	}
+	in.Close()
+	if err = cmd.Wait(); err != nil {
+		t.Errorf("the program that ran: %v", err)
+	}
+	before, err := os.Stat(filepath.Join(to, "plexus"))
+	if err != nil || before.Mode() != 0o755 {
+		t.Fatalf("installed with %v, %v", before.Mode(), err)
+	}
+	if err = Binaries(from, to, "plexus"); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(filepath.Join(to, "plexus")); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the same program was put there again: %v", err)
+	}
+}
+
+func TestUninstall(t *testing.T) {
+	t.Parallel()
+	t.Run("takes off what is ours", func(t *testing.T) {
+		t.Parallel()
+		dir, bin := folder(t, map[string]string{"10-flannel.conflist": flannel}), folder(t, map[string]string{"plexus": "x", "bridge": "x"})
+		node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}}
+		if _, _, _, err := node.Conf.Write(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := node.Uninstall(bin, "plexus"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff([]string{"10-flannel.conflist", "bridge"}, append(names(t, dir), names(t, bin)...)); diff != "" {
+			t.Errorf("left (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("leaves what is not", func(t *testing.T) {
+		t.Parallel()
+		dir := folder(t, map[string]string{ConfName: flannel})
+		if err := (&Node{Conf: Conf{Dir: dir}}).Uninstall(dir); err == nil || len(names(t, dir)) != 1 {
+			t.Errorf("Uninstall = %v, left %v", err, names(t, dir))
+		}
+	})
+}
+
+func TestReadersNeverSeeHalfAFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), ConfName)
+	contents := []string{strings.Repeat("a", 100<<10), strings.Repeat("b", 10<<10)}
+	write(t, path, contents[0])
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 200 {
+			if _, err := writeFile(path, []byte(contents[i%2])); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for {
+		if got := read(t, path); got != contents[0] && got != contents[1] {
+			t.Fatalf("read %d bytes that nobody wrote", len(got))
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
+
+func TestParseExtra(t *testing.T) {
+	t.Parallel()
+	for in, ok := range map[string]bool{`{"logLevel":"debug"}`: true, `{}`: true, `[]`: false, `{`: false, `{"type":"x"}`: false} {
+		if _, err := ParseExtra([]byte(in)); (err == nil) != ok {
+			t.Errorf("ParseExtra(%s) = %v", in, err)
+		}
+	}
+}
+
+func keep(t *testing.T, n *Node) func() {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := n.Keep(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	stop := func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		write(t, filepath.Join(dir, name), text)
+	}
+	return dir
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+// awaitFile waits until the file has the text.
+func awaitFile(t *testing.T, path, text string) {
+	t.Helper()
+	w, err := dirwatch.New(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	for {
+		data, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(data), text) {
+			return
+		}
+		if err := w.Wait(ctx); err != nil {
+			t.Fatalf("%s never had %q; it has %q: %v", path, text, data, err)
+		}
+	}
+}

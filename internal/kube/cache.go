@@ -1,0 +1,258 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/nad"
+	nadv1 "github.com/plexus-cni/plexus/nad/v1"
+)
+
+// mirrorPatience is how long a pod is waited for that the API server says it has not. The kubelet makes sandboxes of pods that it
+// has from there, but for static ones: their mirror can come a moment later.
+const mirrorPatience = 5 * time.Second
+
+// Cache is what a watch knows of the pods of one node, and of all NetworkAttachmentDefinitions. It answers from memory, also
+// while the API server is away.
+type Cache struct {
+	client *Client
+	node   string
+	log    *slog.Logger
+	pods   cache.SharedIndexInformer
+	nads   cache.SharedIndexInformer
+
+	mu      sync.Mutex
+	changed chan struct{} // closed, and replaced, when a pod has changed
+}
+
+// NewCache returns a Cache that is empty until Run.
+func NewCache(client *Client, node string, log *slog.Logger) (*Cache, error) {
+	c := &Cache{client: client, node: node, log: log, changed: make(chan struct{})}
+	c.pods = cache.NewSharedIndexInformer(c.podWatch(), &metav1.PartialObjectMetadata{}, 0, nil)
+	c.nads = cache.NewSharedIndexInformer(c.nadWatch(), &nadv1.NetworkAttachmentDefinition{}, 0, nil)
+	_, handlerErr := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { c.wake() },
+		UpdateFunc: func(any, any) { c.wake() },
+	})
+	err := errors.Join(
+		handlerErr,
+		c.pods.SetTransform(trimPod),
+		c.nads.SetTransform(trimDefinition),
+		c.pods.SetWatchErrorHandlerWithContext(c.watchFailed("pods of this node")),
+		c.nads.SetWatchErrorHandlerWithContext(c.watchFailed("NetworkAttachmentDefinitions")),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("watch: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Cache) podWatch() cache.ListerWatcher {
+	ofNode := func(o metav1.ListOptions) metav1.ListOptions {
+		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", c.node).String()
+		return o
+	}
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return c.client.pods.List(ctx, ofNode(o))
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return c.client.pods.Watch(ctx, ofNode(o))
+		},
+	}
+}
+
+func (c *Cache) nadWatch() cache.ListerWatcher {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			list := &nadv1.NetworkAttachmentDefinitionList{}
+			return list, c.client.nads.Get().Resource(nadResource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(list)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.Watch = true
+			return c.client.nads.Get().Resource(nadResource).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
+		},
+	}
+}
+
+// trimPod keeps what Plexus reads: a node has few pods, but what others write into their metadata is not bounded by us.
+func trimPod(obj any) (any, error) {
+	m, ok := obj.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return obj, nil
+	}
+	kept := map[string]string{}
+	for _, key := range []string{annotations.NetworksKey, annotations.DefaultNetworkKey, annotations.ConfigSourceKey} {
+		if value, ok := m.Annotations[key]; ok {
+			kept[key] = value
+		}
+	}
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Annotations: kept,
+	}}, nil
+}
+
+func trimDefinition(obj any) (any, error) {
+	d, ok := obj.(*nadv1.NetworkAttachmentDefinition)
+	if !ok {
+		return obj, nil
+	}
+	trimmed := &nadv1.NetworkAttachmentDefinition{
+		ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name, UID: d.UID, ResourceVersion: d.ResourceVersion},
+		Spec:       d.Spec,
+	}
+	if resource, ok := d.Annotations[annotations.ResourceNameKey]; ok {
+		trimmed.Annotations = map[string]string{annotations.ResourceNameKey: resource}
+	}
+	return trimmed, nil
+}
+
+// watchFailed says what a person can do about a watch that does not work. The informer goes on trying by itself.
+func (c *Cache) watchFailed(what string) cache.WatchErrorHandlerWithContext {
+	return func(ctx context.Context, _ *cache.Reflector, err error) {
+		if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || ctx.Err() != nil {
+			return // the list that follows mends it, or nobody waits for it
+		}
+		mend := "see that the API server can be reached; what is known is served meanwhile"
+		switch {
+		case apierrors.IsNotFound(err):
+			mend = "install the CustomResourceDefinition of Plexus' manifests"
+		case apierrors.IsForbidden(err):
+			mend = "grant list and watch, as the ClusterRole of Plexus' manifests does"
+		case apierrors.IsUnauthorized(err):
+			mend = "see that the service account exists and that the clocks of node and API server agree"
+		}
+		c.log.Error("watch "+what, "error", err, "mend", mend)
+	}
+}
+
+// Run watches until ctx ends.
+func (c *Cache) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { c.pods.RunWithContext(ctx) })
+	all.Go(func() { c.nads.RunWithContext(ctx) })
+	all.Wait()
+}
+
+// WaitSynced waits until all that exists has been seen once. The error is an ErrUnavailable.
+func (c *Cache) WaitSynced(ctx context.Context) error {
+	for _, i := range []cache.SharedIndexInformer{c.pods, c.nads} {
+		select {
+		case <-i.HasSyncedChecker().Done():
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", c.Synced(), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Synced is an ErrUnavailable until all that exists has been seen once, and nil from then on.
+func (c *Cache) Synced() error {
+	switch {
+	case !c.pods.HasSynced():
+		return fmt.Errorf("%w: the pods of node %s have not been listed yet", ErrUnavailable, c.node)
+	case !c.nads.HasSynced():
+		return fmt.Errorf("%w: the NetworkAttachmentDefinitions have not been listed yet", ErrUnavailable)
+	}
+	return nil
+}
+
+func (c *Cache) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *Cache) change() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// Pod finds a pod. One that the watch has not delivered yet is waited for, and asked for once meanwhile. If the API server says
+// that another pod has taken the name, it is that one that is returned. The error is an ErrPodGone, an ErrUnavailable, or final.
+func (c *Cache) Pod(ctx context.Context, ref pod.Ref) (Pod, error) {
+	if p, ok := c.Known(ref); ok {
+		return p, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		pod Pod
+		err error
+	}
+	direct := make(chan answer, 1)
+	go func() {
+		p, err := c.client.Pod(ctx, ref)
+		direct <- answer{p, err}
+	}()
+	err := fmt.Errorf("%w: pod %s is not known yet", ErrUnavailable, ref)
+	for {
+		change := c.change() // before the look, so that none is missed
+		if p, ok := c.Known(ref); ok {
+			return p, nil
+		}
+		select {
+		case <-change:
+		case a := <-direct:
+			switch {
+			case a.err == nil:
+				return a.pod, nil
+			case errors.Is(a.err, ErrPodGone):
+				var stop context.CancelFunc
+				ctx, stop = context.WithTimeout(ctx, mirrorPatience)
+				defer stop()
+			case !errors.Is(a.err, ErrUnavailable):
+				return Pod{}, a.err
+			}
+			err = a.err
+		case <-ctx.Done():
+			return Pod{}, err
+		}
+	}
+}
+
+// Known finds the pod with ref's UID among those that the watch has delivered. A static pod is found whatever its UID is: the
+// kubelet's is not that of the mirror.
+func (c *Cache) Known(ref pod.Ref) (Pod, bool) {
+	obj, ok, err := c.pods.GetStore().GetByKey(ref.Namespace + "/" + ref.Name)
+	m, isMeta := obj.(*metav1.PartialObjectMetadata)
+	if err != nil || !ok || !isMeta {
+		return Pod{}, false
+	}
+	p := podOf(m)
+	return p, ref.UID == "" || p.Ref.UID == ref.UID || p.IsStatic()
+}
+
+// IsStatic reports whether the pod comes from a file of the kubelet: what the API server has is its mirror, with another UID.
+func (p Pod) IsStatic() bool {
+	from, ok := p.Annotations[annotations.ConfigSourceKey]
+	return ok && from != "api"
+}
+
+// Definition finds a NetworkAttachmentDefinition. The error is a [nad.ErrNotFound].
+func (c *Cache) Definition(ref nad.Ref) (*nad.Definition, error) {
+	obj, ok, err := c.nads.GetStore().GetByKey(ref.String())
+	d, isDefinition := obj.(*nadv1.NetworkAttachmentDefinition)
+	if err != nil || !ok || !isDefinition {
+		return nil, noDefinition(ref)
+	}
+	return definitionOf(d), nil
+}
