@@ -25,6 +25,13 @@ const (
 	ConfigSourceKey = "kubernetes.io/config.source"
 )
 
+// IsStatic reports whether a pod's annotations say that it comes from a file of the kubelet: what the API server has of it is a
+// mirror, with a UID of its own.
+func IsStatic(pod map[string]string) bool {
+	from, ok := pod[ConfigSourceKey]
+	return ok && from != "api"
+}
+
 const (
 	// MaxNetworksBytes bounds the text of an annotation. Kubernetes bounds all annotations of an object together to as much, so
 	// no text that comes from an API server is refused for it.

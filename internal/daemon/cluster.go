@@ -125,7 +125,7 @@ func (c *Cluster) Report(ctx context.Context, r source.Report) error {
 	ref := r.Pod
 	p, known := c.API.KnownPod(ctx, ref)
 	if known {
-		if ref.UID == "" || p.IsStatic() {
+		if ref.UID == "" || annotations.IsStatic(p.Annotations) {
 			ref = p.Ref
 		}
 		if !c.StatusForAll && !selectsNetworks(p) {

@@ -74,7 +74,7 @@ func (c *cluster) Pod(_ context.Context, ref pod.Ref) (kube.Pod, error) {
 
 func (c *cluster) KnownPod(_ context.Context, ref pod.Ref) (kube.Pod, bool) {
 	p, ok := c.pods[ref.String()]
-	return p, ok && (ref.UID == p.Ref.UID || ref.UID == "" || p.IsStatic())
+	return p, ok && (ref.UID == p.Ref.UID || ref.UID == "" || annotations.IsStatic(p.Annotations))
 }
 
 func (c *cluster) Definition(_ context.Context, ref nad.Ref, fresh bool) (*nad.Definition, error) {

@@ -238,13 +238,7 @@ func (c *Cache) Known(ref pod.Ref) (Pod, bool) {
 		return Pod{}, false
 	}
 	p := podOf(m)
-	return p, ref.UID == "" || p.Ref.UID == ref.UID || p.IsStatic()
-}
-
-// IsStatic reports whether the pod comes from a file of the kubelet: what the API server has is its mirror, with another UID.
-func (p Pod) IsStatic() bool {
-	from, ok := p.Annotations[annotations.ConfigSourceKey]
-	return ok && from != "api"
+	return p, ref.UID == "" || p.Ref.UID == ref.UID || annotations.IsStatic(p.Annotations)
 }
 
 // Definition finds a NetworkAttachmentDefinition. The error is a [nad.ErrNotFound].

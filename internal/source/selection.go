@@ -18,12 +18,6 @@ type Pod struct {
 	Annotations map[string]string
 }
 
-// isStatic reports whether the pod comes from a file of the kubelet. Its API object is a mirror with a UID of its own.
-func (p Pod) isStatic() bool {
-	from, ok := p.Annotations[annotations.ConfigSourceKey]
-	return ok && from != "api"
-}
-
 // Definitions finds a NetworkAttachmentDefinition; its error matches [nad.ErrNotFound] when there is none.
 type Definitions func(nad.Ref) (*nad.Definition, error)
 
@@ -62,7 +56,7 @@ func Select(q Query, p Pod, find Definitions) (*Selection, error) {
 
 // checkUID refuses to attach a pod's sandbox to what a later or earlier pod of the same name asks for.
 func checkUID(asked pod.Ref, found Pod) error {
-	if asked.UID == "" || found.Ref.UID == "" || asked.UID == found.Ref.UID || found.isStatic() {
+	if asked.UID == "" || found.Ref.UID == "" || asked.UID == found.Ref.UID || annotations.IsStatic(found.Annotations) {
 		return nil
 	}
 	return fmt.Errorf("%w: pod %s has UID %s, but the sandbox was made for UID %s: the pod was replaced meanwhile", ErrTryAgain, found.Ref, found.Ref.UID, asked.UID)
