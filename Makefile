@@ -10,6 +10,8 @@ PREFIX     ?= /usr/local
 CNI_BIN    ?= /opt/cni/bin
 # How long each fuzz target runs.
 FUZZTIME   ?= 10s
+# What the image is called in the archive; the manifests use it.
+IMAGE      ?= docker.io/library/plexus:dev
 # Which benchmarks run.
 BENCH      ?= .
 
@@ -34,6 +36,13 @@ build: ## Build the programs into bin/
 .PHONY: plugins
 plugins: ## Build the reference CNI plugins into bin/cni/
 	CGO_ENABLED=0 go build -C tools/cni-plugins $(RELEASE) -o $(BIN)/cni/ tool
+
+.PHONY: image
+image: ## Build the container image, dist/plexus.tar, an OCI archive for amd64 and arm64; takes neither Docker nor a network
+	for arch in amd64 arm64; do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build $(RELEASE) -o $(BIN)/image/linux-$$arch/ ./cmd/plexus ./cmd/plexusd; done
+	mkdir -p dist
+	cd e2e && go run ./cmd/image -o ../dist/plexus.tar -ref $(IMAGE) -platforms linux/amd64,linux/arm64 -user 0:0 -entrypoint /usr/bin/plexusd \
+		$(BIN)/image/linux-{arch}/plexus=/usr/bin/plexus $(BIN)/image/linux-{arch}/plexusd=/usr/bin/plexusd
 
 .PHONY: demo
 demo: deps build plugins ## Show two pods on three networks each; needs root
@@ -126,4 +135,4 @@ deps: # Install what is missing of DEPS, where that is possible. In CI, where a 
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf $(BIN) coverage.out coverage.html
+	rm -rf $(BIN) dist coverage.out coverage.html
