@@ -8,6 +8,7 @@ import (
 	"errors"
 
 	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/internal/wire"
 	"github.com/plexus-cni/plexus/nad"
@@ -21,6 +22,7 @@ func reasons() map[string]error {
 		"notFound":  nad.ErrNotFound,
 		"forbidden": nad.ErrForbidden,
 		"noDevice":  source.ErrNoDevice,
+		"args":      pod.ErrInvalid,
 	}
 }
 
