@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -34,6 +35,8 @@ type Executor struct {
 	CacheDir string
 	Plugins  invoke.Exec
 	Kernel   Kernel
+	// Warn is told what an undo gives up; nil for nobody.
+	Warn func(string)
 	// Step is called with a name before each step with an effect, and its error ends the ADD there; nil for none. Tests
 	// fail and kill at each of them.
 	Step func(name string) error
@@ -53,6 +56,7 @@ func (e *Executor) Add(ctx context.Context, p *Plan) error {
 	}
 	for i := range p.Attachments {
 		if err := e.attach(ctx, p.Sandbox, &p.Attachments[i]); err != nil {
+			p.Attachments[i].AddError = err.Error()
 			err = fmt.Errorf("%s: %w", &p.Attachments[i], err)
 			p.Attachments = p.Attachments[:i+1]
 			return err
@@ -93,6 +97,10 @@ func (e *Executor) Del(ctx context.Context, p *Plan) error {
 	var errs []error
 	for _, a := range slices.Backward(p.Attachments) {
 		if err := e.detach(ctx, p.Sandbox, &a); err != nil {
+			if a.neverWas(err, p.Began) {
+				e.warn(fmt.Sprintf("%s: given up: its plugins refuse the DEL with the words of the ADD that they refused: %v", &a, err))
+				continue
+			}
 			err = fmt.Errorf("%s: %w", &a, err)
 			a.State, a.Error = Failed, err.Error()
 			left = append(left, a)
@@ -102,6 +110,22 @@ func (e *Executor) Del(ctx context.Context, p *Plan) error {
 	slices.Reverse(left)
 	p.Attachments = left
 	return errors.Join(errs...)
+}
+
+// giveUpAfter is how long an attachment that never came about is tried to be undone all the same. What made its plugins fail may
+// have been something that passes; a wrong configuration, which is kept on record as it was, does not.
+const giveUpAfter = 2 * time.Minute
+
+// neverWas reports whether an attachment need not be undone: its plugins refused the ADD, and for a while they have refused the DEL
+// with the same words. They fail before they do anything, as on a configuration that they can not read, and always will.
+func (a *Attachment) neverWas(undo error, began time.Time) bool {
+	return a.AddError != "" && undo.Error() == a.AddError && !began.IsZero() && time.Since(began) > giveUpAfter
+}
+
+func (e *Executor) warn(text string) {
+	if e.Warn != nil {
+		e.Warn(text)
+	}
 }
 
 func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/pod"
@@ -77,6 +78,8 @@ type Attachment struct {
 	DefaultRoute []netip.Addr    `json:"defaultRoute,omitzero"`
 	State        State           `json:"state"`
 	Result       json.RawMessage `json:"result,omitempty"`
+	// AddError is what its plugins said when they refused the ADD.
+	AddError string `json:"addError,omitempty"`
 	// Error is why the last attempt to undo failed.
 	Error string `json:"error,omitempty"`
 }
@@ -90,6 +93,8 @@ type Plan struct {
 	BootID  string  `json:"bootID,omitempty"`
 	Sandbox Sandbox `json:"sandbox"`
 	Pod     pod.Ref `json:"pod,omitzero"`
+	// Began is when the ADD was planned.
+	Began time.Time `json:"began,omitzero"`
 	// Complete is set when the whole ADD succeeded.
 	Complete    bool         `json:"complete,omitempty"`
 	Attachments []Attachment `json:"attachments"`
@@ -128,6 +133,7 @@ type Network struct {
 type Request struct {
 	Config  string
 	BootID  string
+	Now     time.Time
 	Sandbox Sandbox
 	Args    pod.Args
 	// RuntimeConfig is the runtime's; it goes to the default network only (NPWG §7.5).
@@ -148,7 +154,7 @@ func NewPlan(r Request) (*Plan, error) {
 	if len(r.Networks) > MaxAttachments {
 		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are possible", ErrInvalid, len(r.Networks), MaxAttachments)
 	}
-	p := &Plan{Version: PlanVersion, Config: r.Config, BootID: r.BootID, Sandbox: r.Sandbox, Pod: r.Args.Pod}
+	p := &Plan{Version: PlanVersion, Config: r.Config, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, Pod: r.Args.Pod}
 	names := newNamer(r.Sandbox.IfName)
 	routes := map[string]string{} // family -> network that takes its default route
 	for i, n := range r.Networks {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -38,6 +39,7 @@ func request(t *testing.T, more ...Network) Request {
 	return Request{
 		Config:  "plexus",
 		BootID:  "boot-1",
+		Now:     time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Sandbox: Sandbox{ContainerID: "c1", NetNS: "/run/netns/x", IfName: "eth0"},
 		Args: pod.Args{
 			Pod:              pod.Ref{Namespace: "shop", Name: "web", UID: "u1"},

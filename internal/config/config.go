@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -241,8 +242,10 @@ func (c *Config) validate() error {
 		{"readinessindicatorfile", c.ReadinessIndicatorFile},
 		{"logFile", c.Log.File},
 	}
-	if strings.Contains(c.ClusterNetwork, "/") {
-		paths = append(paths, struct{ key, value string }{"clusterNetwork", c.ClusterNetwork})
+	for _, n := range append([]string{c.ClusterNetwork}, c.DefaultNetworks...) {
+		if strings.Contains(n, "/") {
+			paths = append(paths, struct{ key, value string }{"clusterNetwork or defaultNetworks", n})
+		}
 	}
 	for _, p := range paths {
 		if p.value != "" && (!filepath.IsAbs(p.value) || strings.Contains(p.value, "\x00")) {
@@ -291,10 +294,26 @@ func invalid(key, value, mend string) error {
 	return fmt.Errorf("%w: %s %q: %s", ErrInvalid, key, value, mend)
 }
 
+// jsonName is what the author of JSON calls a Go type.
+func jsonName(k reflect.Kind) string {
+	switch k {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	default:
+		return "a whole number"
+	}
+}
+
 // decodeError words an error of encoding/json for the author of the configuration.
 func decodeError(err error) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
-		return fmt.Errorf("%w: %s: a JSON %s can not be read as %s", ErrInvalid, wrong.Field, wrong.Value, wrong.Type)
+		return fmt.Errorf("%w: %s: a JSON %s stands where %s is expected", ErrInvalid, wrong.Field, wrong.Value, jsonName(wrong.Type.Kind()))
 	}
 	return fmt.Errorf("%w: %w", ErrInvalid, err)
 }

@@ -60,7 +60,7 @@ func Load(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
 	}
 	plan, err := parse(data, s)
 	if err != nil {
-		if cached, cacheErr := FromCache(dir, s); cacheErr != nil || cached != nil {
+		if cached, _, cacheErr := FromCache(dir, s); cacheErr != nil || cached != nil {
 			return cached, cacheErr
 		}
 		return nil, fmt.Errorf("the former meta-plugin's state %s can not be read and libcni's cache knows nothing of the container: %w: remove the file once the container's addresses and interfaces are known to be free", filepath.Join(dir, s.ContainerID), err)
@@ -158,7 +158,7 @@ func (a *attachment) list() (*nad.List, error) {
 }
 
 func newPlan(s delegate.Sandbox) *delegate.Plan {
-	return &delegate.Plan{Version: delegate.PlanVersion, Sandbox: s}
+	return &delegate.Plan{Version: delegate.PlanVersion, Sandbox: s, Complete: true}
 }
 
 // cache is an entry of libcni's result cache.
@@ -194,28 +194,28 @@ func (c *cache) fill(a *delegate.Attachment) {
 }
 
 // FromCache makes a plan of what libcni's cache in dir holds about a sandbox; nil when it holds nothing. Only attachments that were
-// made completely are in the cache.
-func FromCache(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
+// made completely are in the cache. Entries of the container that can not be read are listed beside.
+func FromCache(dir string, s delegate.Sandbox) (*delegate.Plan, []string, error) {
 	files, err := filepath.Glob(filepath.Join(escape(dir), "results", "*-"+escape(s.ContainerID)+"-*"))
 	if err != nil {
-		return nil, fmt.Errorf("list libcni's cache: %w", err)
+		return nil, nil, fmt.Errorf("list libcni's cache: %w", err)
 	}
 	plan := newPlan(s)
+	var unreadable []string
 	for _, file := range files {
-		c, err := readCache(file)
-		if err != nil || c.ContainerID != s.ContainerID {
-			continue // another container's, or no cache entry
+		if ext := filepath.Ext(file); ext == ".corrupt" || ext == ".tmp" {
+			continue // set aside, or never finished
 		}
-		list, err := nad.Normalize(c.Config, nad.Defaults{Name: c.NetworkName})
-		if err != nil {
-			return nil, fmt.Errorf("libcni's cache %s: %w", file, err)
+		a, err := fromEntry(file, s)
+		switch {
+		case err != nil:
+			unreadable = append(unreadable, file)
+		case a != nil:
+			plan.Attachments = append(plan.Attachments, *a)
 		}
-		a := delegate.Attachment{Network: c.NetworkName, IfName: c.IfName, Default: c.IfName == s.IfName, List: list, State: delegate.Attached}
-		c.fill(&a)
-		plan.Attachments = append(plan.Attachments, a)
 	}
 	if len(plan.Attachments) == 0 {
-		return nil, nil // nothing cached is an answer, not a failure
+		return nil, unreadable, nil
 	}
 	// The default network was attached first; the order of the others is not in the cache.
 	slices.SortStableFunc(plan.Attachments, func(a, b delegate.Attachment) int {
@@ -227,7 +227,25 @@ func FromCache(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
 		}
 		return strings.Compare(a.IfName, b.IfName)
 	})
-	return plan, nil
+	return plan, unreadable, nil
+}
+
+// fromEntry makes an attachment of an entry; nil when the entry is another container's.
+func fromEntry(file string, s delegate.Sandbox) (*delegate.Attachment, error) {
+	c, err := readCache(file)
+	if err != nil {
+		return nil, err
+	}
+	if c.ContainerID != s.ContainerID {
+		return nil, nil // another container's is an answer, not a failure
+	}
+	list, err := nad.Normalize(c.Config, nad.Defaults{Name: c.NetworkName})
+	if err != nil {
+		return nil, fmt.Errorf("libcni's cache %s: %w", file, err)
+	}
+	a := &delegate.Attachment{Network: c.NetworkName, IfName: c.IfName, Default: c.IfName == s.IfName, List: list, State: delegate.Attached}
+	c.fill(a)
+	return a, nil
 }
 
 // escape makes a path literal in a pattern of filepath.Glob.

@@ -111,8 +111,8 @@ func TestD4NoState(t *testing.T) {
 		if p, err := Load(dir, sandbox); p != nil || err != nil {
 			t.Errorf("%s: Load = %v, %v", name, p, err)
 		}
-		if p, err := FromCache(dir, sandbox); p != nil || err != nil {
-			t.Errorf("%s: FromCache = %v, %v", name, p, err)
+		if p, bad, err := FromCache(dir, sandbox); p != nil || bad != nil || err != nil {
+			t.Errorf("%s: FromCache = %v, %v, %v", name, p, bad, err)
 		}
 		if ids, err := Containers(dir); ids != nil || err != nil {
 			t.Errorf("%s: Containers = %v, %v", name, ids, err)
@@ -154,6 +154,27 @@ func TestUnreadableStateWithoutACacheIsTold(t *testing.T) {
 	_, err := Load(dir, sandbox)
 	if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "c0ffee")) || !strings.Contains(err.Error(), "remove the file") {
 		t.Errorf("Load: %v, want the file and the mend", err)
+	}
+}
+
+func TestEntriesOfTheCacheThatCanNotBeReadAreTold(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{
+		"results/lan-c0ffee-net1":         cacheEntry(t, "lan", "net1", `{"cniVersion":"1.0.0","name":"lan","type":"macvlan"}`),
+		"results/bad-c0ffee-net2":         cacheEntry(t, "bad", "net2", `{"no":"plugin"}`),
+		"results/half-c0ffee-net3":        `{"kind":"cniCa`,
+		"results/old-c0ffee-net4.corrupt": `{`,
+	})
+	p, bad, err := FromCache(dir, sandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"lan net1 1.0.0 macvlan default=false args=2 result=true"}, describe(p)); diff != "" {
+		t.Errorf("plan (-want +got):\n%s", diff)
+	}
+	want := []string{filepath.Join(dir, "results", "bad-c0ffee-net2"), filepath.Join(dir, "results", "half-c0ffee-net3")}
+	if diff := cmp.Diff(want, bad); diff != "" {
+		t.Errorf("unreadable (-want +got):\n%s", diff)
 	}
 }
 

@@ -120,6 +120,7 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 	return delegate.NewPlan(delegate.Request{
 		Config:            c.cfg.Name,
 		BootID:            bootID,
+		Now:               time.Now().UTC().Truncate(time.Second),
 		Sandbox:           c.sandbox,
 		Args:              c.args,
 		RuntimeConfig:     c.cfg.RuntimeConfig,

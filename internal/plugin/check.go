@@ -34,7 +34,7 @@ func (c *call) check(ctx context.Context) error {
 		return err
 	case s == nil:
 		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("no attachment is on record for container %s, interface %s", c.sandbox.ContainerID, c.sandbox.IfName), "")
-	case !s.legacy && !s.plan.Complete:
+	case !s.plan.Complete:
 		return fmt.Errorf("its ADD did not complete: delete the pod's sandbox, so that the runtime makes it anew")
 	}
 	return c.executor(s.dir).Check(ctx, s.plan)

@@ -5,9 +5,12 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/plexus-cni/plexus/internal/record"
 )
 
 // Del takes a sandbox off all its networks (CNI 1.1.0 §2, DEL), from what is on disk alone. A sandbox that nothing is known of is a
@@ -23,6 +26,9 @@ func (p *Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 
 func (c *call) del(ctx context.Context) error {
 	unlock, err := c.lock(ctx)
+	if errors.Is(err, record.ErrKey) {
+		return nil // no ADD of such a sandbox can have succeeded
+	}
 	if err != nil {
 		return err
 	}

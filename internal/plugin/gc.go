@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -64,6 +65,8 @@ type collection struct {
 	alive []types.GCAttachment
 	lists []*nad.List
 	seen  map[string]bool
+	// unknown is set when not all that is alive is known: then nothing may be called stale.
+	unknown bool
 }
 
 func (g *collection) addLists(p *delegate.Plan) {
@@ -86,6 +89,10 @@ func (g *collection) addAlive(p *delegate.Plan) {
 	}
 }
 
+func (g *collection) dropAlive(containerID string) {
+	g.alive = slices.DeleteFunc(g.alive, func(a types.GCAttachment) bool { return a.ContainerID == containerID })
+}
+
 func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error {
 	lock, err := c.lockAll(ctx, true)
 	if err != nil {
@@ -101,7 +108,10 @@ func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error 
 	for a := range valid {
 		g.alive = append(g.alive, a)
 	}
-	errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, g.alive), c.records.Sweep())
+	if !g.unknown {
+		errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, g.alive))
+	}
+	errs = append(errs, c.records.Sweep())
 	return errors.Join(errs...)
 }
 
@@ -113,31 +123,39 @@ func (c *call) configuredDefault() (*delegate.Network, error) {
 	return c.defaultNetwork(nil)
 }
 
-// gcRecords undoes the records whose container is gone. Those of another Plexus configuration are that one's business, and alive.
+// gcRecords undoes the records whose container is gone. Those of another Plexus configuration are that one's business, and alive. So
+// is a record that can not be read: whose it is can not be told; the DEL of its container sees to it.
 func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool, g *collection) error {
 	keys, err := c.records.Keys()
 	if err != nil {
 		return err
 	}
+	var dead []*delegate.Plan
 	var errs []error
+	netns := map[string]int{} // how many records name a namespace
 	for _, k := range keys {
 		plan, err := c.loadRecord(k)
 		if errors.Is(err, record.ErrCorrupt) {
-			plan, err = c.rebuild(k)
+			c.log.Error("a record can not be read: GC leaves it to the DEL of its container", "error", err)
+			plan, err = c.fromCache(k)
+		} else if err == nil && plan.Config == c.cfg.Name && !valid[types.GCAttachment{ContainerID: plan.Sandbox.ContainerID, IfName: plan.Sandbox.IfName}] {
+			dead = append(dead, plan)
 		}
 		if err != nil {
+			g.unknown = true
 			errs = append(errs, err)
 			continue
 		}
-		if plan == nil {
-			continue
-		}
+		netns[plan.Sandbox.NetNS]++
 		g.addLists(plan)
-		if plan.Config != c.cfg.Name || valid[types.GCAttachment{ContainerID: plan.Sandbox.ContainerID, IfName: plan.Sandbox.IfName}] {
-			g.addAlive(plan)
-			continue
+		g.addAlive(plan)
+	}
+	for _, plan := range dead {
+		if netns[plan.Sandbox.NetNS] > 1 {
+			plan.Sandbox.NetNS = "" // the path is another sandbox's by now
 		}
-		if err := c.collect(ctx, k, plan); err != nil {
+		g.dropAlive(plan.Sandbox.ContainerID)
+		if err := c.collect(ctx, key(plan.Sandbox), plan); err != nil {
 			errs = append(errs, fmt.Errorf("container %s: %w", plan.Sandbox.ContainerID, err))
 			g.addAlive(plan) // what is left is still held
 		}
@@ -157,20 +175,18 @@ func (c *call) collect(ctx context.Context, k string, plan *delegate.Plan) error
 	return c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir})
 }
 
-// rebuild makes up for a record that can not be read: from libcni's cache, and from the container that the record's name tells. It
-// returns nil when nothing is known; the record is out of the way then, or the next DEL of a living container finds it.
-func (c *call) rebuild(k string) (*delegate.Plan, error) {
+// fromCache is what libcni's cache tells of the sandbox whose record is named k. It changes nothing. An error says that not all of
+// its attachments are known.
+func (c *call) fromCache(k string) (*delegate.Plan, error) {
 	sandbox, ok := sandboxOf(k)
 	if !ok {
-		return nil, c.records.Quarantine(k)
+		return nil, fmt.Errorf("%w: %s names no sandbox", record.ErrCorrupt, k)
 	}
-	s, err := c.loadState(sandbox)
-	if err != nil || s == nil {
-		return nil, err
+	plan, unreadable, err := legacy.FromCache(c.cfg.CNIDir, sandbox)
+	if err == nil && (plan == nil || len(unreadable) > 0) {
+		err = fmt.Errorf("%w: %s, and libcni's cache does not make up for it: nothing is called stale until the DEL of its container, or until the file is deleted", record.ErrCorrupt, k)
 	}
-	// Its configuration's name is lost with the record; the folder is this configuration's.
-	s.plan.Config = c.cfg.Name
-	return s.plan, c.records.Save(k, s.plan)
+	return plan, err
 }
 
 // gcLegacy does the same for the state of the meta-plugin that was here before, which knows no interface of the container.
@@ -190,9 +206,13 @@ func (c *call) gcLegacy(ctx context.Context, valid map[types.GCAttachment]bool, 
 			ifName = "eth0" // what every runtime calls it
 		}
 		plan, err := legacy.Load(c.cfg.LegacyCNIDir, delegate.Sandbox{ContainerID: id, IfName: ifName})
-		if err != nil || plan == nil {
+		if err != nil {
+			g.unknown = true
 			errs = append(errs, err)
 			continue
+		}
+		if plan == nil {
+			continue // its DEL was faster
 		}
 		g.addLists(plan)
 		if alive {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,7 +82,7 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 			Timeout:  cfg.DelegateTimeout,
 			Builtins: map[string]delegate.Builtin{delegate.PassthruType: delegate.Passthru},
 		},
-		binDirs: append([]string{cfg.BinDir}, filepath.SplitList(a.Path)...),
+		binDirs: append([]string{cfg.BinDir}, slices.DeleteFunc(filepath.SplitList(a.Path), func(dir string) bool { return dir == cfg.BinDir })...),
 		// The spellings that skel accepts.
 		allowOwnNetNS: a.NetnsOverride == "1" || strings.EqualFold(a.NetnsOverride, "true"),
 	}
@@ -90,7 +91,10 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 
 // executor runs plans whose results are cached under stateDir.
 func (c *call) executor(stateDir string) *delegate.Executor {
-	return &delegate.Executor{BinDirs: c.binDirs, CacheDir: stateDir, Plugins: c.plugins, Kernel: c.Kernel, Step: c.Step}
+	return &delegate.Executor{
+		BinDirs: c.binDirs, CacheDir: stateDir, Plugins: c.plugins, Kernel: c.Kernel, Step: c.Step,
+		Warn: func(text string) { c.log.Warn(text) },
+	}
 }
 
 // key is the name of a sandbox's record: <containerID>-<ifname>. A "-" of the interface name stands as "/", which no interface name

@@ -300,3 +300,106 @@ func TestACallThatIsStillAtWorkIsNotDisturbed(t *testing.T) {
 	_ = cmd.Wait() // it was told to stop
 	n.mustCall("DEL", "")
 }
+
+func TestGCCallsNothingStaleWhileARecordCanNotBeUnderstood(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.mustCall("ADD", "")
+	file := n.path("state/records/c1-eth0.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.write("state/records/c1-eth0.json", strings.Replace(string(text), `"version":1`, `"version":99`, 1))
+	before := n.snapshot()
+	n.valid("c1")
+	if out, err := n.call("GC", ""); err == nil || !bytes.Contains(out, []byte("record version 99")) {
+		t.Errorf("GC: %v %s, want it to tell the record", err, out)
+	}
+	if diff := cmp.Diff(before, n.snapshot()); diff != "" {
+		t.Errorf("GC took something from a living container (-before +after):\n%s", diff)
+	}
+	n.write("state/records/c1-eth0.json", string(text))
+	n.mustCall("DEL", "")
+}
+
+func TestGCDoesNotTouchALivingSandboxAtThePathOfADeadOne(t *testing.T) {
+	t.Parallel()
+	dead := newNode(t)
+	dead.mustCall("ADD", "")
+	// The namespace goes, and another container gets one at the same path.
+	alive := dead.another("c2")
+	dead.onHost(func() error { return syscall.Unmount(dead.sandbox, syscall.MNT_DETACH) })
+	dead.onHost(func() error { return syscall.Mount(alive.sandbox, dead.sandbox, "", syscall.MS_BIND, "") })
+	alive.sandbox = dead.sandbox
+	alive.mustCall("ADD", "")
+	alive.valid("c2")
+	alive.mustCall("GC", "")
+	alive.mustCall("CHECK", "")
+	if got := dead.leases(); len(got) != 0 {
+		t.Errorf("leases of the dead container: %q, want none", got)
+	}
+	alive.mustCall("DEL", "")
+}
+
+func TestAConfigurationThatItsPluginNeverUnderstandsKeepsNoPodFromGoing(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	before := n.snapshot()
+	manifests, err := os.ReadFile(n.path("manifests/all.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A typing error in the IPAM's name: bridge refuses ADD and DEL alike.
+	n.write("manifests/all.yaml", strings.Replace(string(manifests), `"isGateway":true,"ipam":{"type":"host-local"`, `"isGateway":true,"ipam":{"type":"host-lokal"`, 1))
+	for _, verb := range []string{"ADD", "DEL"} {
+		if out, callErr := n.call(verb, ""); callErr == nil || !bytes.Contains(out, []byte("host-lokal")) {
+			t.Fatalf("%s: %v %s, want bridge to refuse its IPAM", verb, callErr, out)
+		}
+	}
+	file := n.path("state/records/c1-eth0.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var record map[string]any
+	if err = json.Unmarshal(text, &record); err != nil {
+		t.Fatal(err)
+	}
+	record["began"] = "2026-01-02T03:04:05Z" // a while ago
+	if text, err = json.Marshal(record); err != nil {
+		t.Fatal(err)
+	}
+	n.write("state/records/c1-eth0.json", string(text))
+	n.mustCall("DEL", "")
+	n.write("manifests/all.yaml", string(manifests))
+	n.assertUntouched(before)
+}
+
+func TestACacheEntryThatCanNotBeReadIsToldOnceAndStopsNothing(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.mustCall("ADD", "")
+	if err := os.Remove(n.path("state/records/c1-eth0.json")); err != nil {
+		t.Fatal(err)
+	}
+	n.write("state/results/p2p-c1-net3", `{"kind":"cniCacheV1","conta`)
+	if out, err := n.call("DEL", ""); err == nil || !bytes.Contains(out, []byte("p2p-c1-net3.corrupt")) {
+		t.Errorf("DEL: %v %s, want the entry that was set aside", err, out)
+	}
+	if got := n.leases(); len(got) != 1 {
+		t.Errorf("leases: %q, want all but that of the damaged entry given back", got)
+	}
+	n.mustCall("DEL", "")
+}
+
+func TestCHECKOfALostRecordGoesByTheCache(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.mustCall("ADD", "")
+	if err := os.Remove(n.path("state/records/c1-eth0.json")); err != nil {
+		t.Fatal(err)
+	}
+	n.mustCall("CHECK", "")
+	n.mustCall("DEL", "")
+}

@@ -4,6 +4,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ type state struct {
 	dir string
 	// legacy is set when the state is another meta-plugin's.
 	legacy bool
+	// unreadable are entries of libcni's cache that may hold more of the sandbox.
+	unreadable []string
 }
 
 // loadState finds what is known of a sandbox: our record; else the state of the meta-plugin that was here before; else, when a record
@@ -49,10 +52,11 @@ func (c *call) loadState(s delegate.Sandbox) (*state, error) {
 	if plan != nil {
 		return &state{plan: plan, dir: c.cfg.LegacyCNIDir, legacy: true}, nil
 	}
-	if plan, err = legacy.FromCache(c.cfg.CNIDir, s); err != nil || plan == nil {
+	plan, unreadable, err := legacy.FromCache(c.cfg.CNIDir, s)
+	if err != nil || (plan == nil && len(unreadable) == 0) {
 		return nil, err
 	}
-	return &state{plan: plan, dir: c.cfg.CNIDir}, nil
+	return &state{plan: cmp.Or(plan, &delegate.Plan{Sandbox: s}), dir: c.cfg.CNIDir, unreadable: unreadable}, nil
 }
 
 // loadRecord reads and checks a record. One of a newer Plexus is not taken for a broken one, which would be thrown away.
@@ -76,6 +80,7 @@ func (c *call) loadRecord(k string) (*delegate.Plan, error) {
 func (c *call) undo(ctx context.Context, s *state) error {
 	undone := c.executor(s.dir).Del(ctx, s.plan)
 	if undone != nil {
+		c.own(s.plan)
 		if err := c.records.Save(key(s.plan.Sandbox), s.plan); err != nil {
 			return errors.Join(undone, fmt.Errorf("record what is left: %w", err))
 		}
@@ -83,9 +88,30 @@ func (c *call) undo(ctx context.Context, s *state) error {
 		return err
 	}
 	if s.legacy {
-		return errors.Join(undone, legacy.Remove(s.dir, s.plan.Sandbox.ContainerID))
+		undone = errors.Join(undone, legacy.Remove(s.dir, s.plan.Sandbox.ContainerID))
+	}
+	for _, file := range s.unreadable {
+		undone = errors.Join(undone, setAside(file))
 	}
 	return undone
+}
+
+// own completes a plan that was not made by an ADD of ours, so that GC and a reboot know whose it is.
+func (c *call) own(p *delegate.Plan) {
+	p.Version = delegate.PlanVersion
+	p.Config = cmp.Or(p.Config, c.cfg.Name)
+	if p.BootID == "" {
+		p.BootID, _ = c.Kernel.BootID() // without one a reboot leaves it to DEL and GC
+	}
+}
+
+// setAside takes an entry of libcni's cache that can not be read out of the way, and tells so: once, rather than for ever or never.
+func setAside(file string) error {
+	const suffix = ".corrupt"
+	if err := os.Rename(file, file+suffix); err != nil {
+		return fmt.Errorf("set libcni's cache entry aside: %w", err)
+	}
+	return fmt.Errorf("%w: libcni's cache entry %s can not be read, so that what it stood for could not be undone: it is kept as %s, and the next DEL goes on without it", record.ErrCorrupt, file, filepath.Base(file)+suffix)
 }
 
 const (
@@ -157,6 +183,9 @@ func (c *call) undoEarlierBoot(ctx context.Context, k, bootID string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // another call was faster
+	case errors.Is(err, record.ErrCorrupt):
+		c.log.Error("a record can not be read: it is left to the DEL of its container", "error", err)
+		return nil
 	case err != nil:
 		return err
 	case plan.BootID == "" || plan.BootID == bootID:
