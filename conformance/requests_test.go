@@ -31,7 +31,17 @@ func TestRequests(t *testing.T) {
 				"bandwidth": {"ingressRate": 2048, "ingressBurst": 1600, "egressRate": 4096, "egressBurst": 1600},
 				"portMappings": [{"hostPort": 9090, "containerPort": 80, "protocol": "tcp"}], "deviceID": "0000:03:02.1"
 			}`, calls[1].Config["runtimeConfig"])
-			w.expect("CNI_ARGS", w.cniArgs("MAC=02:00:00:00:00:0a", "IP=10.2.0.9/24,fd00::9/64"), calls[1].Args)
+			w.expect("CNI_ARGS", w.cniArgs("MAC=02:00:00:00:00:0a"), calls[1].Args)
+		},
+		"C1 several addresses go into CNI_ARGS only where no plugin takes them as runtimeConfig": func(w *world) {
+			w.conf["unsupportedRequests"] = "ignore"
+			w.nad("default/a", w.recorder(object{"name": "a"}))
+			w.nad("default/b", w.recorder(object{"name": "b", "capabilities": object{"ips": true}}))
+			w.annotate(networks, `[{"name":"a","ips":["10.2.0.9/24","fd00::9"]},{"name":"b","ips":["10.2.0.9/24","fd00::9"]}]`)
+			w.must("ADD")
+			calls := w.expectCalls("ADD cluster eth0", "ADD a net1", "ADD b net2")
+			w.expect("CNI_ARGS of a", w.cniArgs("IP=10.2.0.9/24,fd00::9"), calls[1].Args)
+			w.expect("CNI_ARGS of b", w.cniArgs(), calls[2].Args)
 		},
 		"C1 CHECK and DEL get what ADD got": func(w *world) {
 			w.nad("default/a", w.recorder(object{"name": "a", "capabilities": capabilities}))
@@ -115,13 +125,13 @@ func TestRequests(t *testing.T) {
 		},
 		"C8 CNI_ARGS have their order, and each key once": func(w *world) {
 			w.nad("default/a", w.recorder(object{"name": "a", "capabilities": object{"mac": true, "ips": true}}))
-			w.annotate(networks, `[{"name":"a","mac":"02:00:00:00:00:01","ips":["10.2.0.9/24","fd00::9"]},{"name":"b"}]`)
+			w.annotate(networks, `[{"name":"a","mac":"02:00:00:00:00:01","ips":["10.2.0.9/24"]},{"name":"b"}]`)
 			w.args = "B=1;A=2;K8S_POD_UID=" + w.uid + ";K8S_POD_INFRA_CONTAINER_ID=" + w.containerID +
 				";K8S_POD_NAME=web;K8S_POD_NAMESPACE=default;IgnoreUnknown=1;B=3;MAC=02:00:00:00:00:99;IP=10.1.0.99"
 			w.must("ADD")
 			calls := w.expectCalls("ADD cluster eth0", "ADD a net1", "ADD b net2")
 			w.expect("CNI_ARGS of the default network", w.cniArgs("B=3", "A=2", "MAC=02:00:00:00:00:99", "IP=10.1.0.99"), calls[0].Args)
-			w.expect("CNI_ARGS of a", w.cniArgs("B=3", "A=2", "MAC=02:00:00:00:00:01", "IP=10.2.0.9/24,fd00::9"), calls[1].Args)
+			w.expect("CNI_ARGS of a", w.cniArgs("B=3", "A=2", "MAC=02:00:00:00:00:01", "IP=10.2.0.9/24"), calls[1].Args)
 			w.expect("CNI_ARGS of b", w.cniArgs("B=3", "A=2"), calls[2].Args)
 		},
 		"C9 a value may have an equals sign": func(w *world) {

@@ -195,7 +195,7 @@ func (r *Request) attachment(i int, n Network) (*Attachment, error) {
 	if err := r.addRequests(a, n); err != nil {
 		return nil, err
 	}
-	a.Args = delegateArgs(r.Args, n.Element, a.Default)
+	a.Args = delegateArgs(r.Args, n, a.Default)
 	list, err := n.List.EditPlugins(func(plugin map[string]json.RawMessage) error {
 		return editPlugin(plugin, n)
 	})
@@ -269,8 +269,10 @@ func (a *Attachment) setCapability(name string, value any) error {
 }
 
 // delegateArgs are the CNI_ARGS of one attachment. MAC and IP of the caller are meant for the one interface that the caller knows;
-// an element's own replace them.
-func delegateArgs(args pod.Args, e annotations.Element, isDefault bool) [][2]string {
+// an element's own replace them. Several addresses in IP= are a list to some IPAM plugins and nonsense to others (host-local), so
+// that they go there only when no plugin takes them as runtimeConfig.
+func delegateArgs(args pod.Args, n Network, isDefault bool) [][2]string {
+	e := n.Element
 	const keyMAC, keyIP = "MAC", "IP"
 	pairs := slices.DeleteFunc(args.CNIArgs(), func(kv [2]string) bool {
 		switch kv[0] {
@@ -284,7 +286,7 @@ func delegateArgs(args pod.Args, e annotations.Element, isDefault bool) [][2]str
 	if e.MAC != "" {
 		pairs = append(pairs, [2]string{keyMAC, e.MAC})
 	}
-	if len(e.IPs) > 0 {
+	if len(e.IPs) == 1 || (len(e.IPs) > 1 && !n.List.Capabilities()[capIPs]) {
 		pairs = append(pairs, [2]string{keyIP, strings.Join(e.IPs, ",")})
 	}
 	return pairs

@@ -98,13 +98,25 @@ func (s Source) Report(_ context.Context, r source.Report) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { // as readable as the manifests beside it
 		return fmt.Errorf("make the folder for the network status of pod %s: %w", r.Pod, err)
 	}
-	// A reader never sees half a status.
-	tmp := file + ".tmp"
-	if err := os.WriteFile(tmp, []byte(text+"\n"), 0o644); err != nil { // as readable as the manifests beside it
+	if err := replace(file, text+"\n"); err != nil {
 		return fmt.Errorf("write the network status of pod %s: %w", r.Pod, err)
 	}
-	if err := os.Rename(tmp, file); err != nil {
-		return fmt.Errorf("write the network status of pod %s: %w", r.Pod, err)
+	return nil
+}
+
+// replace writes a file so that a reader never sees half of it, and two writers do not meet.
+func replace(file, text string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.WriteString(text)
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()) // as readable as the manifests beside it
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
 	}
 	return nil
 }
