@@ -6,6 +6,7 @@ package plugin_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -39,9 +40,7 @@ func (n *node) configure(keys map[string]any) {
 	if err := json.Unmarshal(n.conf, &conf); err != nil {
 		n.t.Fatal(err)
 	}
-	for k, v := range keys {
-		conf[k] = v
-	}
+	maps.Copy(conf, keys)
 	var err error
 	if n.conf, err = json.Marshal(conf); err != nil {
 		n.t.Fatal(err)
