@@ -269,12 +269,24 @@ func TestStateOfTheFormerMetaPlugin(t *testing.T) {
 			w.expectCalls("CHECK flannel/bare eth0", "CHECK old/one x1", "CHECK old/two x1", "CHECK recent/one net2", "CHECK recent/chained net2")
 		},
 		"D12 GC": func(w *world) {
+			netns := w.netns
+			w.netns = w.path("gone") // that of the state
 			w.legacyState()
+			w.netns = netns
 			w.conf["cniVersion"] = "1.1.0"
 			w.conf["cni.dev/valid-attachments"] = []any{}
 			w.must("GC")
 			w.expectCalls(dels...)
 			w.expectNothingLeft()
+		},
+		"D12 GC of a container that another runtime may run": func(w *world) {
+			w.legacyState() // its namespace lives
+			before := w.left()
+			w.conf["cniVersion"] = "1.1.0"
+			w.conf["cni.dev/valid-attachments"] = []any{}
+			w.must("GC")
+			w.expectCalls()
+			w.expect("state", before, w.left())
 		},
 		"D12 GC of a living container": func(w *world) {
 			w.legacyState()

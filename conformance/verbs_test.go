@@ -106,6 +106,21 @@ func TestSTATUS(t *testing.T) {
 			w.mustFail("STATUS", 123, "no carrier")
 			w.expectCalls("STATUS cluster/one", "STATUS cluster/two")
 		},
+		"V3 the default network is a NAD": func(w *world) {
+			delete(w.conf, "delegates")
+			w.conf["clusterNetwork"] = "main"
+			w.nad("kube-system/main", w.recorder(object{"name": "main", "cniVersion": "1.1.0"}))
+			w.version11()
+			w.must("STATUS")
+			w.expectCalls("STATUS main")
+		},
+		"V3 the default network is a NAD that is not there": func(w *world) {
+			delete(w.conf, "delegates")
+			w.conf["clusterNetwork"] = "main"
+			w.version11()
+			w.mustFail("STATUS", notAvailable, "clusterNetwork", "main")
+			w.expectCalls()
+		},
 		"V4 a delegate older than 1.1.0 is not asked": func(w *world) {
 			w.cluster(object{"on": failing("STATUS")})
 			w.version11()

@@ -5,6 +5,7 @@ package delegate
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,9 +29,8 @@ const (
 	MaxOutputBytes = 4 << 20
 	// keepStderrBytes is how much of a plugin's stderr an error message carries.
 	keepStderrBytes = 2 << 10
-	// grace is how long a plugin that was told to stop (SIGTERM) may take to clean up before it is killed: it may be a meta-plugin
-	// itself, with something to roll back.
-	grace = 5 * time.Second
+	// defaultGrace is how long a plugin that was told to stop (SIGTERM) may take to clean up before it is killed.
+	defaultGrace = 5 * time.Second
 	// A plugin binary that is being replaced can not be run for a moment ("text file busy").
 	busyTries = 20
 	busyDelay = 100 * time.Millisecond
@@ -47,6 +47,8 @@ type Exec struct {
 	Timeout time.Duration
 	// Builtins are served in-process, by plugin type.
 	Builtins map[string]Builtin
+	// Grace is how long a plugin that was told to stop may take before it is killed; zero stands for five seconds.
+	Grace time.Duration
 	// Inherit is handed to each plugin, and so to its children, as file descriptor 3. Plexus hands on the lock of the
 	// sandbox: should Plexus be killed, the lock is held until the last of them has ended, and a DEL does not race with them.
 	Inherit *os.File
@@ -65,6 +67,9 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 	path, err := invoke.FindInPath(plugin, paths)
 	if err != nil {
 		return "", fmt.Errorf("%w: no plugin %q in %s: install it there, or correct the configuration's \"type\"", ErrInvalid, plugin, strings.Join(paths, " or "))
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o111 == 0 {
+		return "", fmt.Errorf("%w: plugin %s is not executable: chmod 0755", ErrInvalid, path)
 	}
 	return path, nil
 }
@@ -123,7 +128,7 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout = stdout
 	cmd.Stderr = stderr
-	cmd.WaitDelay = grace
+	cmd.WaitDelay = cmp.Or(e.Grace, defaultGrace)
 	// A group of its own, so that the plugin's children (its IPAM) are stopped with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
@@ -143,10 +148,17 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	return stdout.Bytes(), nil
 }
 
+// ErrKilled marks a plugin that a signal ended: what it had done by then is not known.
+var ErrKilled = errors.New("killed")
+
 // pluginError makes an error of a failed run. What the plugin printed by the rules of CNI is kept as it is, a [types.Error].
 func pluginError(err error, stdout []byte, stderr string) error {
-	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
 		return err // it was not started, or its pipes failed
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return fmt.Errorf("%w by a signal: %w %s", ErrKilled, err, strings.TrimSpace(stderr))
 	}
 	said := strings.TrimSpace(stderr)
 	if len(bytes.TrimSpace(stdout)) == 0 {

@@ -51,7 +51,7 @@ func TestExecTellsHowAPluginFailed(t *testing.T) {
 		"without a word":                     {`exit 4`, "ended with exit status 4 and said nothing"},
 		"with garbage":                       {`echo "<html>"; exit 1`, `printed what is no CNI error: "<html>`},
 		"with an empty object":               {`echo "{}"; exit 1`, "printed what is no CNI error"},
-		"by a signal":                        {`kill -SEGV $$`, "signal: segmentation fault"},
+		"by a signal":                        {`kill -SEGV $$`, "killed by a signal: signal: segmentation fault"},
 		"with a result that has null in it":  {`echo '{"cniVersion":"1.0.0","ips":[null]}'`, "ips[0] is null"},
 		"with megabytes on stdout":           {`head -c 5000000 /dev/zero`, "printed more than 4194304 bytes"},
 		"with megabytes on stderr: the tail": {`head -c 3000000 /dev/zero | tr '\0' x >&2; echo "the end" >&2; exit 1`, "the end"},

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -114,11 +115,14 @@ func (e *Executor) Del(ctx context.Context, p *Plan) error {
 
 // giveUpAfter is how long an attachment that never came about is tried to be undone all the same. What made its plugins fail may
 // have been something that passes; a wrong configuration, which is kept on record as it was, does not.
-const giveUpAfter = 2 * time.Minute
+const giveUpAfter = 5 * time.Minute
 
 // neverWas reports whether an attachment need not be undone: its plugins refused the ADD, and for a while they have refused the DEL
 // with the same words. They fail before they do anything, as on a configuration that they can not read, and always will.
 func (a *Attachment) neverWas(undo error, began time.Time) bool {
+	if errors.Is(undo, context.DeadlineExceeded) || errors.Is(undo, context.Canceled) || errors.Is(undo, ErrKilled) {
+		return false // a plugin that was cut short may have done anything
+	}
 	return a.AddError != "" && undo.Error() == a.AddError && !began.IsZero() && time.Since(began) > giveUpAfter
 }
 
@@ -139,6 +143,7 @@ func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {
 	if err := e.cni().DelNetworkList(ctx, list, a.runtimeConf(s)); err != nil {
 		return trimLibcni(err)
 	}
+	_ = os.Remove(e.cacheFile(s, a) + cacheTmp) // a killed call may have left it, or not
 	return removeDeviceInfo(a)
 }
 

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
@@ -335,5 +336,33 @@ func TestGCTellsEachNetworkWhatIsAliveAndGoesOn(t *testing.T) {
 	}
 	if got := h.stdin["GC wan"]; !strings.Contains(got, `"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"},{"containerID":"c1","ifname":"net1"}]`) {
 		t.Errorf("GC of wan was given %s", got)
+	}
+}
+
+func TestAnAttachmentIsGivenUpOnlyWhenItsPluginsNeverDidAnything(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("plugin bridge: unknown key")
+	longAgo := time.Now().Add(-time.Hour)
+	tests := map[string]struct {
+		a     Attachment
+		undo  error
+		began time.Time
+		want  bool
+	}{
+		"refused on ADD and, for long, on DEL":         {Attachment{AddError: refused.Error()}, refused, longAgo, true},
+		"the cause may pass":                           {Attachment{AddError: refused.Error()}, refused, time.Now(), false},
+		"DEL fails otherwise than ADD":                 {Attachment{AddError: refused.Error()}, errors.New("plugin bridge: busy"), longAgo, false},
+		"it was attached":                              {Attachment{State: Attached}, refused, longAgo, false},
+		"it hung: what it had done is not known":       {Attachment{AddError: context.DeadlineExceeded.Error()}, context.DeadlineExceeded, longAgo, false},
+		"it was killed: what it had done is not known": {Attachment{AddError: ErrKilled.Error()}, ErrKilled, longAgo, false},
+		"a record that does not say when it began":     {Attachment{AddError: refused.Error()}, refused, time.Time{}, false},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := tc.a.neverWas(tc.undo, tc.began); got != tc.want {
+				t.Errorf("neverWas = %v, want %v", got, tc.want)
+			}
+		})
 	}
 }

@@ -104,9 +104,17 @@ func defaultDst(gw netip.Addr) net.IPNet {
 	return net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
 }
 
+// cacheTmp ends the name of a cache entry that is being rewritten.
+const cacheTmp = ".tmp"
+
+// cacheFile is libcni's cache entry of an attachment.
+func (e *Executor) cacheFile(s Sandbox, a *Attachment) string {
+	return filepath.Join(e.CacheDir, "results", fmt.Sprintf("%s-%s-%s", a.List.Name(), s.ContainerID, a.IfName))
+}
+
 // rewriteCache puts an attachment's result into libcni's cache, which libcni itself only writes at ADD.
 func (e *Executor) rewriteCache(s Sandbox, a *Attachment) error {
-	file := filepath.Join(e.CacheDir, "results", fmt.Sprintf("%s-%s-%s", a.List.Name(), s.ContainerID, a.IfName))
+	file := e.cacheFile(s, a)
 	data, err := os.ReadFile(file) // its parts are validated names
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the record has it
@@ -122,7 +130,7 @@ func (e *Executor) rewriteCache(s Sandbox, a *Attachment) error {
 	if data, err = json.Marshal(cached); err != nil {
 		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
 	}
-	tmp := file + ".tmp"
+	tmp := file + cacheTmp
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
 	}

@@ -27,8 +27,13 @@ const (
 	netnsDir = "/run/netns"
 	// defaultConf is where a node has the configuration of Plexus.
 	defaultConf = "/etc/cni/net.d/00-plexus.conflist"
+	// defaultStateDir is not the plugin's own folder: the GC of the node's container runtime, which knows nothing of these
+	// sandboxes, would take them for stale.
+	defaultStateDir = "/var/lib/cni/plexusctl"
 	// callTimeout bounds one call of Plexus; kubelet gives a whole sandbox that long.
 	callTimeout = 4 * time.Minute
+	// callGrace is how long Plexus may take to roll back after ctrl-C. Its own plugins get a few seconds each.
+	callGrace = 2 * time.Minute
 )
 
 // Environment is what the commands need to know of the process that they run in.
@@ -122,7 +127,7 @@ no error. The manifests may be gone: what has to be undone is on record.`,
 func (o *options) addTo(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVarP(&o.dir, "filename", "f", "", "read the manifests of pods and networks from `DIR` (required)")
-	flags.StringVar(&o.stateDir, "state-dir", config.DefaultCNIDir, "keep the state of plexusctl in `DIR`; when set, that of Plexus too")
+	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir, "keep the state of plexusctl in `DIR`, and that of Plexus for it")
 	flags.StringArrayVar(&o.binDirs, "cni-bin", nil, "look for CNI plugins in `DIR`; may be repeated (default the folder of plexusctl, its subfolder cni and "+config.DefaultBinDir+")")
 	for _, err := range []error{cmd.MarkFlagDirname("filename"), cmd.MarkFlagDirname("state-dir"), cmd.MarkFlagDirname("cni-bin")} {
 		cobra.CheckErr(err) // only a flag of another name fails
@@ -170,7 +175,7 @@ func (o *options) absolute() error {
 }
 
 func (o *options) runtime() *runtime {
-	return newRuntime(o.stateDir, netdev.NewLinux(), &delegate.Exec{Timeout: callTimeout})
+	return newRuntime(o.stateDir, netdev.NewLinux(), &delegate.Exec{Timeout: callTimeout, Grace: callGrace})
 }
 
 func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environment, args []string) error {
@@ -192,11 +197,7 @@ func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environm
 	if err != nil {
 		return err
 	}
-	stateDir := ""
-	if cmd.Flags().Changed("state-dir") {
-		stateDir = o.stateDir
-	}
-	conf, err := loadConf(o.conf, o.dir, stateDir)
+	conf, err := loadConf(o.conf, o.dir, o.stateDir)
 	if err != nil {
 		return err
 	}

@@ -47,11 +47,10 @@ func readConf(given, dir string) (string, []byte, error) {
 	if given != "" {
 		return "", nil, fmt.Errorf("no CNI configuration %s: correct --conf", given)
 	}
-	return "", nil, fmt.Errorf("no CNI configuration, neither %s nor %s: write one, or name one with --conf", files[0], files[1])
+	return "", nil, fmt.Errorf("no CNI configuration, neither %s nor %s: write one, or name one with --conf, for example examples/business-and-mgmt/%s", files[0], files[1], confName)
 }
 
-// prepareConf lets Plexus take pods and networks from dir, and from nowhere else. A stateDir that is not "" becomes the place of its
-// records.
+// prepareConf lets Plexus take pods and networks from dir, and from nowhere else. stateDir becomes the place of its records.
 func prepareConf(data []byte, dir, stateDir string) ([]byte, error) {
 	list, err := nad.Normalize(data, nad.Defaults{})
 	if err != nil {
@@ -79,10 +78,8 @@ func redirect(plugin map[string]json.RawMessage, dir, stateDir string) error {
 	// These sources would come first.
 	delete(plugin, "daemonSocketDir")
 	delete(plugin, "kubeconfig")
-	if stateDir != "" {
-		if err := set(plugin, "cniDir", stateDir); err != nil {
-			return err
-		}
+	if err := set(plugin, "cniDir", stateDir); err != nil {
+		return err
 	}
 	return set(plugin, "manifestDir", dir)
 }

@@ -100,24 +100,23 @@ func TestNetNSPath(t *testing.T) {
 func TestPrepareConf(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		conf, stateDir, want, says string
+		conf, want, says string
 	}{
 		"manifestDir is set and the rest kept": {
 			conf: `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"plexus","manifestDir":"/old","delegates":[{"type":"bridge"}],"x":1.5},{"type":"tuning"}]}`,
-			want: `{"cniVersion":"1.0.0","name":"n","plugins":[{"delegates":[{"type":"bridge"}],"manifestDir":"/pods","type":"plexus","x":1.5},{"type":"tuning"}]}`,
+			want: `{"cniVersion":"1.0.0","name":"n","plugins":[{"cniDir":"/state","delegates":[{"type":"bridge"}],"manifestDir":"/pods","type":"plexus","x":1.5},{"type":"tuning"}]}`,
 		},
 		"sources that would come first are dropped": {
 			conf: `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"plexus","daemonSocketDir":"/run/plexus","kubeconfig":"/k"}]}`,
-			want: `{"cniVersion":"1.0.0","name":"n","plugins":[{"manifestDir":"/pods","type":"plexus"}]}`,
+			want: `{"cniVersion":"1.0.0","name":"n","plugins":[{"cniDir":"/state","manifestDir":"/pods","type":"plexus"}]}`,
 		},
 		"a state folder becomes cniDir": {
-			conf:     `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"plexus","cniDir":"/old"}]}`,
-			stateDir: "/state",
-			want:     `{"cniVersion":"1.0.0","name":"n","plugins":[{"cniDir":"/state","manifestDir":"/pods","type":"plexus"}]}`,
+			conf: `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"plexus","cniDir":"/old"}]}`,
+			want: `{"cniVersion":"1.0.0","name":"n","plugins":[{"cniDir":"/state","manifestDir":"/pods","type":"plexus"}]}`,
 		},
 		"a bare plugin becomes a list": {
 			conf: `{"cniVersion":"1.0.0","name":"n","type":"plexus"}`,
-			want: `{"cniVersion":"1.0.0","name":"n","plugins":[{"cniVersion":"1.0.0","manifestDir":"/pods","name":"n","type":"plexus"}]}`,
+			want: `{"cniVersion":"1.0.0","name":"n","plugins":[{"cniDir":"/state","cniVersion":"1.0.0","manifestDir":"/pods","name":"n","type":"plexus"}]}`,
 		},
 		"a configuration of another plugin": {conf: `{"cniVersion":"1.0.0","name":"n","type":"bridge"}`, says: `no plugin of type "plexus"`},
 		"no JSON":                           {conf: `{`, says: "invalid configuration"},
@@ -127,7 +126,7 @@ func TestPrepareConf(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := prepareConf([]byte(tc.conf), "/pods", tc.stateDir)
+			got, err := prepareConf([]byte(tc.conf), "/pods", "/state")
 			if tc.says != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("prepareConf = %s, %v; want an error that says %q", got, err, tc.says)

@@ -50,7 +50,7 @@ var _ source.Source = (*Cluster)(nil)
 // Lookup implements [source.Source].
 func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection, error) {
 	if q.Pod.IsZero() {
-		return nil, fmt.Errorf("%w: the call names no pod: the container runtime has to send K8S_POD_NAMESPACE and K8S_POD_NAME", pod.ErrInvalid)
+		return c.selectNetworks(ctx, q, source.Pod{})
 	}
 	p, err := c.API.Pod(ctx, q.Pod)
 	if err != nil {

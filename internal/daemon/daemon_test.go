@@ -191,7 +191,6 @@ func TestLookupThatFails(t *testing.T) {
 			query: source.Query{Pod: pod.Ref{Namespace: "default", Name: "other"}}, kind: source.ErrTryAgain,
 		},
 		"an API server that is away": {query: source.Query{Pod: web}, err: kube.ErrUnavailable, kind: source.ErrTryAgain},
-		"no pod":                     {query: source.Query{}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -70,6 +70,8 @@ func Load(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
 		cached, err := readCache(filepath.Join(dir, "results", a.List.Name()+"-"+s.ContainerID+"-"+a.IfName))
 		if err == nil {
 			cached.fill(a)
+			// Who has been told of none, as GC, goes by the one of the ADD.
+			plan.Sandbox.NetNS = cmp.Or(s.NetNS, cached.NetNS)
 		}
 	}
 	return plan, nil
@@ -168,6 +170,7 @@ type cache struct {
 	Config         []byte                     `json:"config"`
 	IfName         string                     `json:"ifName"`
 	NetworkName    string                     `json:"networkName"`
+	NetNS          string                     `json:"netns"`
 	CNIArgs        [][2]string                `json:"cniArgs"`
 	CapabilityArgs map[string]json.RawMessage `json:"capabilityArgs"`
 	Result         json.RawMessage            `json:"result"`

@@ -5,7 +5,6 @@ package plugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 )
 
@@ -109,6 +109,9 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 	if err := waitForFile(ctx, c.cfg.ReadinessIndicatorFile); err != nil {
 		return nil, err
 	}
+	if src != nil && c.args.Pod.IsZero() {
+		return nil, fmt.Errorf("%w: they name no pod: the container runtime has to send K8S_POD_NAMESPACE and K8S_POD_NAME, or the configuration must have only its own networks", pod.ErrInvalid)
+	}
 	selection, err := c.lookup(ctx, src)
 	if err != nil {
 		return nil, err
@@ -158,7 +161,8 @@ func (c *call) attach(ctx context.Context, src source.Source, plan *delegate.Pla
 // rollBack undoes a failed ADD. The cause stays what the caller is told first.
 func (c *call) rollBack(ctx context.Context, plan *delegate.Plan, cause error) error {
 	if err := c.undo(context.WithoutCancel(ctx), &state{plan: plan, dir: c.cfg.CNIDir}); err != nil {
-		return errors.Join(cause, fmt.Errorf("and it could not be undone, the next DEL tries again: %w", err))
+		// In words only: the code is the cause's.
+		return fmt.Errorf("%w; and it could not be undone, the next DEL tries again: %s", cause, err.Error())
 	}
 	return cause
 }

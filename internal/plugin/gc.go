@@ -4,11 +4,14 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -62,7 +65,7 @@ func validAttachments(stdin []byte) (map[types.GCAttachment]bool, error) {
 
 // collection gathers what GC hands to the delegates.
 type collection struct {
-	alive []types.GCAttachment
+	alive map[types.GCAttachment]bool
 	lists []*nad.List
 	seen  map[string]bool
 	// unknown is set when not all that is alive is known: then nothing may be called stale.
@@ -85,13 +88,13 @@ func (g *collection) addList(l *nad.List) {
 
 func (g *collection) addAlive(p *delegate.Plan) {
 	for i := range p.Attachments {
-		g.alive = append(g.alive, types.GCAttachment{ContainerID: p.Sandbox.ContainerID, IfName: p.Attachments[i].IfName})
+		g.alive[types.GCAttachment{ContainerID: p.Sandbox.ContainerID, IfName: p.Attachments[i].IfName}] = true
 	}
 }
 
-func (g *collection) dropAlive(containerID string) {
-	g.alive = slices.DeleteFunc(g.alive, func(a types.GCAttachment) bool { return a.ContainerID == containerID })
-}
+// gcTimeout bounds a GC, which keeps every ADD and DEL of the node waiting: for less than their patience. What it does not get to
+// is on record for the next.
+const gcTimeout = 40 * time.Second
 
 func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error {
 	lock, err := c.lockAll(ctx, true)
@@ -99,17 +102,19 @@ func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error 
 		return err
 	}
 	defer c.unlock(lock)
+	ctx, cancel := context.WithTimeout(ctx, gcTimeout)
+	defer cancel()
 
-	g := &collection{seen: map[string]bool{}}
+	g := &collection{alive: maps.Clone(valid), seen: map[string]bool{}}
 	if network, err := c.configuredDefault(); err == nil && network != nil {
 		g.addList(network.List)
 	}
 	errs := []error{c.gcRecords(ctx, valid, g), c.gcLegacy(ctx, valid, g)}
-	for a := range valid {
-		g.alive = append(g.alive, a)
-	}
 	if !g.unknown {
-		errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, g.alive))
+		alive := slices.SortedFunc(maps.Keys(g.alive), func(a, b types.GCAttachment) int {
+			return cmp.Or(strings.Compare(a.ContainerID, b.ContainerID), strings.Compare(a.IfName, b.IfName))
+		})
+		errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, alive))
 	}
 	errs = append(errs, c.records.Sweep())
 	return errors.Join(errs...)
@@ -132,29 +137,30 @@ func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool,
 	}
 	var dead []*delegate.Plan
 	var errs []error
-	netns := map[string]int{} // how many records name a namespace
+	users := map[string]string{} // a container that is not dead, by network namespace
 	for _, k := range keys {
 		plan, err := c.loadRecord(k)
 		if errors.Is(err, record.ErrCorrupt) {
 			c.log.Error("a record can not be read: GC leaves it to the DEL of its container", "error", err)
 			plan, err = c.fromCache(k)
 		} else if err == nil && plan.Config == c.cfg.Name && !valid[types.GCAttachment{ContainerID: plan.Sandbox.ContainerID, IfName: plan.Sandbox.IfName}] {
+			g.addLists(plan)
 			dead = append(dead, plan)
+			continue
 		}
 		if err != nil {
 			g.unknown = true
 			errs = append(errs, err)
 			continue
 		}
-		netns[plan.Sandbox.NetNS]++
+		users[plan.Sandbox.NetNS] = plan.Sandbox.ContainerID
 		g.addLists(plan)
 		g.addAlive(plan)
 	}
 	for _, plan := range dead {
-		if netns[plan.Sandbox.NetNS] > 1 {
+		if user, used := users[plan.Sandbox.NetNS]; used && user != plan.Sandbox.ContainerID {
 			plan.Sandbox.NetNS = "" // the path is another sandbox's by now
 		}
-		g.dropAlive(plan.Sandbox.ContainerID)
 		if err := c.collect(ctx, key(plan.Sandbox), plan); err != nil {
 			errs = append(errs, fmt.Errorf("container %s: %w", plan.Sandbox.ContainerID, err))
 			g.addAlive(plan) // what is left is still held
@@ -172,6 +178,7 @@ func (c *call) collect(ctx context.Context, k string, plan *delegate.Plan) error
 	defer c.unlock(lock)
 	plan.Sandbox.NetNS = c.liveNetNS(plan.Sandbox.NetNS)
 	c.log.Info("collect a sandbox that is gone", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID)
+	defer c.inherit(lock)()
 	return c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir})
 }
 
@@ -189,7 +196,8 @@ func (c *call) fromCache(k string) (*delegate.Plan, error) {
 	return plan, err
 }
 
-// gcLegacy does the same for the state of the meta-plugin that was here before, which knows no interface of the container.
+// gcLegacy does the same for the state of the meta-plugin that was here before, which knows neither the interface of the container nor
+// whose it is.
 func (c *call) gcLegacy(ctx context.Context, valid map[types.GCAttachment]bool, g *collection) error {
 	ifNames := make(map[string]string, len(valid))
 	for a := range valid {
@@ -215,10 +223,12 @@ func (c *call) gcLegacy(ctx context.Context, valid map[types.GCAttachment]bool, 
 			continue // its DEL was faster
 		}
 		g.addLists(plan)
-		if alive {
+		// A container that this runtime does not list may be another runtime's, and live.
+		if alive || c.liveNetNS(plan.Sandbox.NetNS) != "" {
 			g.addAlive(plan)
 			continue
 		}
+		plan.Sandbox.NetNS = ""
 		if err := c.undo(ctx, &state{plan: plan, dir: c.cfg.LegacyCNIDir, legacy: true}); err != nil {
 			errs = append(errs, fmt.Errorf("container %s: %w", id, err))
 		}

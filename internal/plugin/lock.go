@@ -36,11 +36,19 @@ func (c *call) lock(ctx context.Context) (func(), error) {
 		c.unlock(all)
 		return nil, err
 	}
-	c.plugins.Inherit = one.File()
+	release := c.inherit(one)
 	return func() {
+		release()
 		c.unlock(one)
 		c.unlock(all)
 	}, nil
+}
+
+// inherit hands a lock to the plugins that are started from now on, until the function that it returns is called.
+func (c *call) inherit(l *record.Lock) func() {
+	before := c.plugins.Inherit
+	c.plugins.Inherit = l.File()
+	return func() { c.plugins.Inherit = before }
 }
 
 // lockAll takes the lock of all records.

@@ -258,9 +258,8 @@ func TestPortMappingsOfThePodGoToItsDefaultNetworkAlone(t *testing.T) {
 func TestTheSameNetworkTwice(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	n.bridge("br79")
 	n.selects(`lan, lan@second0`, map[string]string{
-		"lan": `{"type":"bridge","bridge":"br79","ipam":` + n.hostLocal("10.79.0.0/24") + `}`,
+		"lan": `{"type":"macvlan","master":"parent0","ipam":` + n.hostLocal("10.79.0.0/24") + `}`,
 	})
 	before := n.snapshot()
 	n.mustCall("ADD", "")

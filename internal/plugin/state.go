@@ -50,6 +50,7 @@ func (c *call) loadState(s delegate.Sandbox) (*state, error) {
 		return nil, err
 	}
 	if plan != nil {
+		plan.Sandbox.NetNS = s.NetNS
 		return &state{plan: plan, dir: c.cfg.LegacyCNIDir, legacy: true}, nil
 	}
 	plan, unreadable, err := legacy.FromCache(c.cfg.CNIDir, s)
@@ -119,6 +120,8 @@ const (
 	earlierBootsTimeout = 10 * time.Second
 	// earlierBootsPause is how long what could not be undone is left alone: pods that start now should not each wait for it.
 	earlierBootsPause = time.Minute
+	// busyRecord is how long the record of another sandbox is waited for.
+	busyRecord = 100 * time.Millisecond
 )
 
 // undoEarlierBoots gives back what sandboxes of an earlier boot hold: their namespaces are gone by definition, their addresses
@@ -174,11 +177,14 @@ func earlierBootsDue(marker, bootID string) bool {
 }
 
 func (c *call) undoEarlierBoot(ctx context.Context, k, bootID string) error {
-	lock, err := c.records.Lock(ctx, k)
+	short, cancel := context.WithTimeout(ctx, busyRecord)
+	defer cancel()
+	lock, err := c.records.Lock(short, k)
 	if err != nil {
-		return err
+		return err // its own ADD or DEL is at work on it, which undoes it too
 	}
 	defer c.unlock(lock)
+	defer c.inherit(lock)()
 	plan, err := c.loadRecord(k)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

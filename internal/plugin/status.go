@@ -11,9 +11,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-
-	"github.com/plexus-cni/plexus/internal/source"
-	"github.com/plexus-cni/plexus/nad"
 )
 
 // codeNotAvailable is CNI's code for a plugin that can not serve an ADD now (CNI 1.1.0 §5).
@@ -47,14 +44,11 @@ func (c *call) status(ctx context.Context) error {
 			return err
 		}
 	}
-	var byName *source.Network
-	if name := c.cfg.ClusterNetwork; name != "" && !c.cfg.ClusterNetworkIsPath() {
-		if src != nil {
-			return nil // what the name stands for is known with a pod only
-		}
-		byName = &source.Network{Ref: nad.Ref{Namespace: c.cfg.NetworksNamespace, Name: name}, Missing: true}
+	selection, err := c.lookup(ctx, src)
+	if err != nil {
+		return err
 	}
-	network, err := c.defaultNetwork(byName)
+	network, err := c.defaultNetwork(selection.Default)
 	if err != nil {
 		return err
 	}

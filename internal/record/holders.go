@@ -4,6 +4,7 @@
 package record
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +13,8 @@ import (
 	"strconv"
 )
 
-// Holders lists the other processes that have the lock file of a key open: they hold the lock, wait for it, or inherited it. What
-// ends meanwhile, or may not be looked at, is left out.
+// Holders lists the other processes that hold the lock of a key, or inherited it: those to whose open file it belongs. What ends
+// meanwhile, or may not be looked at, is left out.
 func (s *Store[T]) Holders(key string) ([]int, error) {
 	path, err := s.path(key, suffixLock)
 	if err != nil {
@@ -33,23 +34,27 @@ func (s *Store[T]) Holders(key string) ([]int, error) {
 	var pids []int
 	for _, p := range processes {
 		pid, err := strconv.Atoi(p.Name())
-		if err == nil && pid != os.Getpid() && hasOpen(pid, lock) {
+		if err == nil && pid != os.Getpid() && holds(pid, lock) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
 }
 
-// hasOpen reports whether a process has a file open.
-func hasOpen(pid int, file os.FileInfo) bool {
-	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
-	descriptors, err := os.ReadDir(dir)
+// holds reports whether a process has the lock of a file (proc(5), fdinfo: the lines "lock:" of an open file are its own).
+func holds(pid int, file os.FileInfo) bool {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
 		return false // it has ended
 	}
 	for _, d := range descriptors {
 		// Follows the link to the open file itself, whatever its name is by now.
-		if open, err := os.Stat(filepath.Join(dir, d.Name())); err == nil && os.SameFile(open, file) {
+		open, err := os.Stat(filepath.Join(dir, "fd", d.Name()))
+		if err != nil || !os.SameFile(open, file) {
+			continue
+		}
+		if info, err := os.ReadFile(filepath.Join(dir, "fdinfo", d.Name())); err == nil && bytes.Contains(info, []byte("\nlock:")) {
 			return true
 		}
 	}

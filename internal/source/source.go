@@ -35,6 +35,7 @@ type Source interface {
 
 // Query is what the plugin knows before a lookup: the pod of the call and its own configuration's rules.
 type Query struct {
+	// The zero Ref asks for what the configuration names alone.
 	Pod pod.Ref `json:"pod"`
 	// ClusterNetwork is the default network by name, "" when it is inline or a path.
 	ClusterNetwork string `json:"clusterNetwork,omitempty"`

@@ -64,15 +64,12 @@ func (s Source) Ready(context.Context) error {
 
 // Lookup implements [source.Source].
 func (s Source) Lookup(_ context.Context, q source.Query) (*source.Selection, error) {
-	if q.Pod.IsZero() {
-		return nil, fmt.Errorf("%w: the call names no pod: it needs K8S_POD_NAMESPACE and K8S_POD_NAME, to look it up in %s", pod.ErrInvalid, s.dir)
-	}
 	objects, err := Load(s.dir)
 	if err != nil {
 		return nil, err
 	}
 	p, ok := objects.pod(q.Pod)
-	if !ok {
+	if !ok && !q.Pod.IsZero() {
 		return nil, fmt.Errorf("%w: no Pod %s in %s: add its manifest there", source.ErrTryAgain, q.Pod, s.dir)
 	}
 	return source.Select(q, p, func(ref nad.Ref) (*nad.Definition, error) {
@@ -279,6 +276,17 @@ func documents(data []byte) iter.Seq2[int, []byte] {
 	}
 }
 
+// addItem adds an object of a List. Lists in Lists are refused: each level is parsed anew, and nobody writes them.
+func (o *Objects) addItem(doc []byte) error {
+	var head struct {
+		Kind string `json:"kind"`
+	}
+	if err := json.Unmarshal(doc, &head); err == nil && head.Kind == "List" {
+		return errors.New("a List in a List: write its items into the outer one")
+	}
+	return o.add(doc)
+}
+
 func (o *Objects) add(doc []byte) error {
 	// Kind first: the fields below mean something for some kinds only, and others may use the same names otherwise.
 	var head struct {
@@ -298,7 +306,7 @@ func (o *Objects) add(doc []byte) error {
 	}
 	if obj.Kind == "List" {
 		for i, item := range obj.Items {
-			if err := o.add(item); err != nil {
+			if err := o.addItem(item); err != nil {
 				return fmt.Errorf("items[%d]: %w", i, err)
 			}
 		}

@@ -106,6 +106,7 @@ func TestLoadRefuses(t *testing.T) {
 		says  []string
 	}{
 		"YAML that is none":             {map[string]string{"a.yaml": "a: [1\n"}, []string{"a.yaml", "document 1"}},
+		"a List in a List":              {map[string]string{"a.yaml": "kind: List\nitems: [{kind: List, items: []}]\n"}, []string{"a.yaml", "items[0]", "a List in a List"}},
 		"the number of a document":      {map[string]string{"a.yaml": podWeb + "---\n- 1\n"}, []string{"a.yaml", "document 2", "not a Kubernetes object"}},
 		"one pod twice":                 {map[string]string{"a.yaml": podWeb, "b.yaml": podWeb}, []string{"Pod default/web", "a.yaml", "b.yaml"}},
 		"a field of the wrong type":     {map[string]string{"a.yaml": "kind: NetworkAttachmentDefinition\nmetadata: {name: net}\nspec: {config: {type: bridge}}\n"}, []string{"spec.config"}},
@@ -155,12 +156,13 @@ func TestLookup(t *testing.T) {
 		"a pod that is not there may come": {pod.Ref{Namespace: "default", Name: "other"}, source.ErrTryAgain},
 		"a pod that was replaced":          {pod.Ref{Namespace: "default", Name: "web", UID: "u0"}, source.ErrTryAgain},
 	} {
-		if _, err := s.Lookup(t.Context(), source.Query{Pod: tc.pod}); !errors.Is(err, tc.kind) {
+		if _, err = s.Lookup(t.Context(), source.Query{Pod: tc.pod}); !errors.Is(err, tc.kind) {
 			t.Errorf("%s: Lookup = %v, want %v", name, err, tc.kind)
 		}
 	}
-	if _, err := s.Lookup(t.Context(), source.Query{}); err == nil || !strings.Contains(err.Error(), "K8S_POD_NAME") {
-		t.Errorf("a call without a pod: %v, want an error that names K8S_POD_NAME", err)
+	sel, err = s.Lookup(t.Context(), source.Query{ClusterNetwork: "storage", NetworksNamespace: "shop"})
+	if err != nil || sel.Default == nil || sel.Default.Missing || sel.Networks != nil {
+		t.Errorf("a query without a pod: %+v, %v, want the configured network", sel, err)
 	}
 }
 
