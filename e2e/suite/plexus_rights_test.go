@@ -1,0 +1,84 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// checkPrivileges shows what the daemon can not do, for all that it is on every node.
+func checkPrivileges(t *testing.T) {
+	t.Helper()
+	node := env.cluster.Nodes()[0]
+	status := onNode(t, node, "sh", "-c", `cat "/proc/$(pgrep -o -x plexusd)/status"`)
+	for _, line := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"} {
+		if !strings.Contains(status, line+"\n") {
+			t.Errorf("no line %q in the status of plexusd:\n%s", line, status)
+		}
+	}
+}
+
+// checkRights shows what the API server lets a node's daemon do, and what not.
+func checkRights(t *testing.T) {
+	t.Helper()
+	pod := startPod(t, newPod(newNamespace(t), "patched", nil))
+	as := func(node string) kubernetes.Interface {
+		config := rest.CopyConfig(env.config)
+		config.Impersonate = rest.ImpersonationConfig{UserName: plexusUser, Groups: []string{"system:serviceaccounts", "system:authenticated"}}
+		if node != "" {
+			config.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {node}}
+		}
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return client
+	}
+	const allowed = `{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`
+	for name, test := range map[string]struct {
+		node, patch string
+		resource    []string
+		may         bool
+	}{
+		"the status of a pod of its node":     {pod.Spec.NodeName, allowed, []string{"status"}, true},
+		"a pod of another node":               {"another", allowed, []string{"status"}, false},
+		"a pod, by a token without a node":    {"", allowed, []string{"status"}, false},
+		"a pod itself":                        {pod.Spec.NodeName, allowed, nil, false},
+		"another annotation":                  {pod.Spec.NodeName, `{"metadata": {"annotations": {"a": "b"}}}`, []string{"status"}, false},
+		"a label":                             {pod.Spec.NodeName, `{"metadata": {"labels": {"a": "b"}}}`, []string{"status"}, false},
+		"the phase of a pod":                  {pod.Spec.NodeName, `{"status": {"phase": "Failed"}}`, []string{"status"}, false},
+		"a pod's finalizers":                  {pod.Spec.NodeName, `{"metadata": {"finalizers": ["a.example/b"]}}`, []string{"status"}, false},
+		"the addresses of a pod of its node":  {pod.Spec.NodeName, `{"status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}}`, []string{"status"}, false},
+		"a condition of a pod of its node":    {pod.Spec.NodeName, `{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}`, []string{"status"}, false},
+		"the ephemeral containers of its pod": {pod.Spec.NodeName, `{"spec": {"ephemeralContainers": []}}`, []string{"ephemeralcontainers"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := as(test.node).CoreV1().Pods(pod.Namespace).Patch(t.Context(), pod.Name, types.MergePatchType, []byte(test.patch), metav1.PatchOptions{}, test.resource...)
+			if test.may && err != nil {
+				t.Errorf("may not be patched: %v", err)
+			}
+			byPolicy := err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'plexusd'")
+			if !test.may && !apierrors.IsForbidden(err) && !byPolicy {
+				t.Errorf("may be patched, or fails for another reason: %v", err)
+			}
+		})
+	}
+	daemon := as(pod.Spec.NodeName).CoreV1()
+	if err := daemon.Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("may delete a pod: %v", err)
+	}
+	if _, err := daemon.Secrets(pod.Namespace).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("may list secrets: %v", err)
+	}
+	if _, err := daemon.Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("may list nodes: %v", err)
+	}
+}
