@@ -269,5 +269,5 @@ func stateFilesWith(ctx context.Context, t *testing.T, node string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Fields(string(out))
+	return sorted(strings.Fields(string(out)))
 }

@@ -4,6 +4,7 @@
 package suite
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -281,6 +284,42 @@ func checkDefaultRoute(t *testing.T) {
 			t.Errorf("default routes: %q; want %q alone", got, want)
 		}
 	}
+}
+
+// checkStatic shows that a pod of the kubelet's own folder gets its networks. What the API server has of it is a mirror, which has
+// another UID than the sandbox and may come after it.
+func checkStatic(t *testing.T) {
+	t.Helper()
+	keepClean(t)
+	node := env.cluster.Nodes()[0]
+	namespace := newNetworks(t)
+	pod := newPod(namespace, "static", selecting("mgmt-net"))
+	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+	manifest, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file = "/etc/kubernetes/manifests/static.json"
+	before := stateFiles(t, node)
+	remove := func() {
+		if _, err := env.cluster.Exec(context.Background(), node, "rm", "-f", file); err != nil {
+			t.Errorf("remove the static pod: %v", err)
+		}
+	}
+	t.Cleanup(remove)                                                     // also when the test ends early
+	writeOnNode(t, node, "/etc/kubernetes/static.json", string(manifest)) // beside: the kubelet takes every file of its folder
+	onNode(t, node, "mv", "/etc/kubernetes/static.json", file)
+	pod.Name += "-" + node
+	mirror := waitPod(t, pod, "ready", podReady)
+	mirror.UID = types.UID(mirror.Annotations["kubernetes.io/config.hash"]) // the sandbox's
+	checkNetworks(t, mirror, clusterNet(t), mgmt(namespace, "net1"))
+	remove()
+	ctx, cancel := context.WithTimeout(t.Context(), stepLimit)
+	defer cancel()
+	if err := untilNone(ctx, listOne("pods", namespace, mirror.Name), &corev1.Pod{}); err != nil {
+		t.Errorf("the mirror of the static pod stays: %v", err)
+	}
+	eventually(t, "what the static pod held is given back", func() bool { return slices.Equal(before, stateFiles(t, node)) })
 }
 
 // checkIsolation shows that a pod does not get a network of another namespace when the nodes' configuration forbids it.

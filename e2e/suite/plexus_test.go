@@ -26,6 +26,7 @@ func TestPlexus(t *testing.T) {
 		{"the short form, and networks of another namespace", checkShortForm},
 		{"another default network", checkDefaultOverride},
 		{"a default route over another network", checkDefaultRoute},
+		{"a static pod", checkStatic},
 		{"a network that is not there yet", checkMissing},
 		{"networks and pods that are not there any more", checkForgotten},
 		{"what an ADD and a DEL cost the API server", checkRequests},

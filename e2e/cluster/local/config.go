@@ -89,6 +89,9 @@ disabled_plugins = ['io.containerd.nri.v1.nri']
 `
 }
 
+// staticPods is the kubelet's folder of pods that are none of the API server's; kind's is the same.
+const staticPods = "/etc/kubernetes/manifests"
+
 func kubeletConfig(cgroup, clientCA string) string {
 	return `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -109,6 +112,7 @@ podCIDR: ` + podNetwork + `
 registryPullQPS: 0
 resolvConf: ""
 serializeImagePulls: false
+staticPodPath: ` + staticPods + `
 `
 }
 

@@ -129,6 +129,9 @@ func (l *Local) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := os.MkdirAll(l.HostPath(staticPods), 0o755); err != nil {
+		return err
+	}
 	if err := os.CopyFS(l.HostPath("/opt/cni/bin"), os.DirFS(l.options.Components.Plugins())); err != nil {
 		return fmt.Errorf("copy CNI plugins: %w", err)
 	}
