@@ -6,6 +6,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 )
@@ -52,6 +54,9 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	}
 	plan, err := c.plan(ctx, src, bootID)
 	if err != nil {
+		return nil, err
+	}
+	if err = c.checkIfNames(plan); err != nil {
 		return nil, err
 	}
 	if err = c.step("record"); err != nil {
@@ -131,6 +136,22 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 		IgnoreUnsupported: c.cfg.IgnoreUnsupportedRequests,
 		DeviceInfoDir:     c.DeviceInfoDir,
 	})
+}
+
+// checkIfNames refuses interface names that the sandbox has already. A plugin would fail on one, and its DEL, which goes by the name,
+// would then take away what is somebody else's.
+func (c *call) checkIfNames(p *delegate.Plan) error {
+	links, err := c.Kernel.Links(c.sandbox.NetNS)
+	if err != nil {
+		return err
+	}
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		if slices.ContainsFunc(links, func(l netdev.Link) bool { return l.Name == a.IfName }) {
+			return fmt.Errorf("%w: %s: the sandbox has an interface of that name already, and it is not Plexus': ask for another name, or have the sandbox made anew", delegate.ErrInvalid, a)
+		}
+	}
+	return nil
 }
 
 // attach carries the plan out, up to the record that says so.

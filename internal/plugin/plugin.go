@@ -17,6 +17,7 @@ import (
 
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/internal/source"
@@ -31,6 +32,8 @@ type Kernel interface {
 	SameNetNS(path string) (bool, error)
 	// IsNetNS reports whether path is a network namespace that exists.
 	IsNetNS(path string) (bool, error)
+	// Links lists the interfaces of a sandbox.
+	Links(netns string) ([]netdev.Link, error)
 }
 
 // Plugin answers CNI calls. Everything it needs from outside comes in by field.

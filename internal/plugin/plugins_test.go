@@ -272,6 +272,21 @@ func TestTheSameNetworkTwice(t *testing.T) {
 	n.assertUntouched(before)
 }
 
+func TestAnInterfaceThatTheSandboxHasAlreadyIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	testenv.Veth(t, testenv.End{NetNS: n.sandbox, Name: "data0"}, testenv.End{NetNS: n.host, Name: "peer0"})
+	n.selects(`lan@data0`, map[string]string{"lan": `{"type":"macvlan","master":"parent0","ipam":` + n.hostLocal("10.79.0.0/24") + `}`})
+	before := n.snapshot()
+	out, err := n.call("ADD", "")
+	if err == nil || !strings.Contains(string(out), "network default/lan (interface data0)") || !strings.Contains(string(out), "has an interface of that name already") {
+		t.Errorf("ADD: %v %s, want the network and the interface named", err, out)
+	}
+	n.assertUntouched(before)
+	n.mustCall("DEL", "")
+	n.assertUntouched(before)
+}
+
 func TestAnExhaustedRangeIsToldAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
