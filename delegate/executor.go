@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -58,7 +59,7 @@ func (e *Executor) Add(ctx context.Context, p *Plan) error {
 	for i := range p.Attachments {
 		if err := e.attach(ctx, p.Sandbox, &p.Attachments[i]); err != nil {
 			p.Attachments[i].AddError = err.Error()
-			err = fmt.Errorf("%s: %w", &p.Attachments[i], err)
+			err = fmt.Errorf("%s: %w%s", &p.Attachments[i], err, missingLink(p.Attachments[i].List))
 			p.Attachments = p.Attachments[:i+1]
 			return err
 		}
@@ -67,6 +68,32 @@ func (e *Executor) Add(ctx context.Context, p *Plan) error {
 		return err
 	}
 	return e.takeDefaultRoutes(ctx, p)
+}
+
+// missingLink says what a plugin's "Link not found" keeps to itself: which link of the host its configuration names in vain. It is ""
+// when there is nothing to say.
+func missingLink(l *nad.List) string {
+	var list struct {
+		Plugins []struct {
+			Master          string `json:"master"`
+			Device          string `json:"device"`
+			LinkInContainer bool   `json:"linkInContainer"`
+		} `json:"plugins"`
+	}
+	if json.Unmarshal(l.Bytes(), &list) != nil {
+		return "" // keys of these names that mean something else
+	}
+	for _, p := range list.Plugins {
+		for _, key := range [][2]string{{"master", p.Master}, {"device", p.Device}} {
+			if key[1] == "" || p.LinkInContainer {
+				continue
+			}
+			if _, err := net.InterfaceByName(key[1]); err != nil {
+				return fmt.Sprintf("; its %q is %q, which this host does not have: correct it in the network's configuration", key[0], key[1])
+			}
+		}
+	}
+	return ""
 }
 
 func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment) error {

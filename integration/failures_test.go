@@ -1,0 +1,77 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package integration_test
+
+import (
+	"testing"
+
+	"github.com/plexus-cni/plexus/internal/testenv"
+)
+
+func TestAMissingParentLink(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.businessAndMgmt()
+	h.nad("lost", object{"type": "macvlan", "master": "nic-of-another-node", "ipam": h.hostLocal("10.40.0.0/24")})
+	h.pod("web", `[{"name":"mgmt-net"},{"name":"lost","interface":"lost0"},{"name":"business-net"}]`).
+		mustFail("default/lost", "lost0", "macvlan", "nic-of-another-node")
+}
+
+func TestAnExhaustedRange(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.businessAndMgmt()
+	h.nad("tiny", object{"type": "bridge", "bridge": "tiny0", "ipam": h.hostLocal("10.40.0.0/30")})
+	networks := `[{"name":"business-net","interface":"eth1"},{"name":"tiny"}]`
+	first, second := h.pod("first", networks), h.pod("second", networks)
+	before := h.state(first, second)
+	first.add() // there is one address beside the gateway's
+	second.mustFail("default/tiny", "net2", "no IP addresses available in range")
+	first.must("CHECK")
+	first.must("DEL")
+	second.add() // and what is given back can be given again
+	second.must("DEL")
+	h.assertState(before, first, second)
+}
+
+func TestAnInterfaceThatIsInTheSandboxAlready(t *testing.T) {
+	t.Parallel()
+	for name, network := range map[string]string{"macvlan": "business-net", "bridge": "mgmt-net", "ptp": "p2p"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.businessAndMgmt()
+			h.nad("p2p", object{"type": "ptp", "ipam": h.hostLocal("10.40.0.0/24")})
+			p := h.pod("web", `[{"name":"business-net"},{"name":"`+network+`","interface":"taken0"}]`)
+			testenv.Veth(t, testenv.End{NetNS: h.netns, Name: "taken1"}, testenv.End{NetNS: p.sandbox, Name: "taken0", Addrs: []string{"192.0.2.7/24"}})
+			p.mustFail("default/"+network, "taken0") // and the link that was there is not taken away
+		})
+	}
+}
+
+func TestAnAddressThatAnotherPodHas(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.businessAndMgmt()
+	h.nad("fixed", object{
+		"type": "bridge", "bridge": "fixed0", "capabilities": object{"ips": true},
+		"ipam": h.hostLocal("10.40.0.0/24"),
+	})
+	first := h.pod("first", `[{"name":"fixed","ips":["10.40.0.7"]}]`)
+	second := h.pod("second", `[{"name":"business-net"},{"name":"fixed","ips":["10.40.0.7"]}]`)
+	before := h.state(first, second)
+	first.add()
+	second.mustFail("default/fixed", "net2", "10.40.0.7")
+	first.must("CHECK")
+	first.must("DEL")
+	h.assertState(before, first, second)
+}
+
+func TestAPluginThatIsNotInstalled(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.businessAndMgmt()
+	h.nad("exotic", object{"type": "exotic", "ipam": h.hostLocal("10.40.0.0/24")})
+	h.pod("web", "business-net, exotic").mustFail("default/exotic", `"exotic"`)
+}
