@@ -26,12 +26,18 @@ type Fake struct {
 	Boot string
 	// Fault is asked before each call, with the method's name, and fails it by an error. It runs without the fake's lock.
 	Fault func(op string) error
+	// FaultAfter is asked after each call that changed a device, and makes it return an error although it had its effect.
+	FaultAfter func(op string) error
 
 	mu         sync.Mutex
 	namespaces map[string]namespace
+	made       int // namespaces so far
+	pfs        map[string][]FakeVF
+	watchers   []chan struct{}
 }
 
 type namespace struct {
+	id     int
 	links  []Link
 	routes []Route
 }
@@ -43,14 +49,19 @@ func (f *Fake) SetNetNS(path string, links []Link, routes []Route) {
 	if f.namespaces == nil {
 		f.namespaces = map[string]namespace{}
 	}
-	f.namespaces[path] = namespace{links: copyLinks(links), routes: slices.Clone(routes)}
+	f.made++
+	f.namespaces[path] = namespace{id: f.made, links: copyLinks(links), routes: slices.Clone(routes)}
+	f.notify()
 }
 
-// DeleteNetNS removes the network namespace at path, with all that is in it.
+// DeleteNetNS removes the network namespace at path, with all that is in it. Its devices go back to the host.
 func (f *Fake) DeleteNetNS(path string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	links := f.namespaces[path].links
 	delete(f.namespaces, path)
+	f.sendHome(links)
+	f.notify()
 }
 
 // SetDefaultRoutes does as [Linux.SetDefaultRoutes].
@@ -88,7 +99,10 @@ func (f *Fake) setDefaultRoutes(ctx context.Context, netnsPath string, r Default
 		}
 		routes = append(routes, old)
 	}
-	f.SetNetNS(netnsPath, ns.links, routes)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ns.routes = routes
+	f.namespaces[netnsPath] = ns
 	return nil
 }
 
@@ -141,13 +155,25 @@ func (f *Fake) String() string {
 	var b strings.Builder
 	for _, path := range slices.Sorted(maps.Keys(f.namespaces)) {
 		ns := f.namespaces[path]
-		fmt.Fprintf(&b, "# ip -n %s address show\n", path)
+		if path == Host {
+			b.WriteString("# ip address show\n")
+		} else {
+			fmt.Fprintf(&b, "# ip -n %s address show\n", path)
+		}
 		for _, l := range ns.links {
 			l.print(&b)
 		}
-		fmt.Fprintf(&b, "# ip -n %s route show default\n", path)
+		if len(ns.routes) > 0 || path != Host {
+			fmt.Fprintf(&b, "# ip -n %s route show default\n", path)
+		}
 		for _, r := range ns.sortedRoutes() {
 			r.print(&b)
+		}
+	}
+	for _, pf := range slices.Sorted(maps.Keys(f.pfs)) {
+		fmt.Fprintf(&b, "# ip link show %s\n", pf)
+		for _, vf := range f.pfs[pf] {
+			fmt.Fprintf(&b, "    vf %d mac %s vlan %s rate %s spoofchk %s trust %s link-state %s\n", vf.ID, vf.MAC, vf.Value(VFVLAN), vf.Value(VFRate), vf.Value(VFSpoofCheck), vf.Value(VFTrust), vf.LinkState)
 		}
 	}
 	return b.String()
@@ -171,7 +197,7 @@ func (f *Fake) open(op, path string) (namespace, error) {
 	if !ok {
 		return namespace{}, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
-	return namespace{links: copyLinks(ns.links), routes: slices.Clone(ns.routes)}, nil
+	return namespace{id: ns.id, links: copyLinks(ns.links), routes: slices.Clone(ns.routes)}, nil
 }
 
 // sortedRoutes lists the routes of IPv4 first.
@@ -207,7 +233,16 @@ func (l Link) print(b *strings.Builder) {
 	if l.Up {
 		state = "UP"
 	}
+	if l.Promisc {
+		state += ",PROMISC"
+	}
+	if l.AllMulticast {
+		state += ",ALLMULTI"
+	}
 	fmt.Fprintf(b, "%d: %s: <%s> mtu %d\n", l.Index, l.Name, state, l.MTU)
+	for _, name := range l.AltNames {
+		fmt.Fprintf(b, "    altname %s\n", name)
+	}
 	if len(l.MAC) > 0 {
 		fmt.Fprintf(b, "    link %s\n", l.MAC)
 	}
@@ -232,7 +267,7 @@ func (r Route) print(b *strings.Builder) {
 func copyLinks(links []Link) []Link {
 	copied := slices.Clone(links)
 	for i, l := range copied {
-		copied[i].MAC, copied[i].Addrs = slices.Clone(l.MAC), slices.Clone(l.Addrs)
+		copied[i].MAC, copied[i].Addrs, copied[i].AltNames = slices.Clone(l.MAC), slices.Clone(l.Addrs), slices.Clone(l.AltNames)
 	}
 	return copied
 }

@@ -77,12 +77,20 @@ func (l *Linux) Links(netnsPath string) ([]Link, error) {
 		return nil, fmt.Errorf("list addresses of sandbox %s: %w", netnsPath, err)
 	}
 	links := make([]Link, 0, len(found))
-	for _, link := range found {
-		a := link.Attrs()
-		links = append(links, Link{
-			Name: a.Name, MAC: a.HardwareAddr, MTU: a.MTU, Index: a.Index,
-			Addrs: addressesOf(a.Index, addrs), Up: a.RawFlags&unix.IFF_UP != 0,
-		})
+	var unknown []string
+	for _, each := range found {
+		link := linkOf(each.Attrs())
+		link.Addrs = addressesOf(link.Index, addrs)
+		links = append(links, link)
+		if link.Parent == "" && link.Name != "lo" && each.Type() == "device" {
+			unknown = append(unknown, link.Name)
+		}
+	}
+	if len(unknown) > 0 {
+		byName := parents(netnsPath, unknown)
+		for i, l := range links {
+			links[i].Parent = cmp.Or(l.Parent, byName[l.Name])
+		}
 	}
 	return links, nil
 }
@@ -109,7 +117,7 @@ type sandbox struct {
 
 // openSandbox opens a sandbox, for the caller to close.
 func openSandbox(netnsPath string) (sandbox, error) {
-	f, err := openNetNS(netnsPath)
+	f, err := openNetNS(pathOf(netnsPath))
 	if err != nil {
 		return sandbox{}, fmt.Errorf("open sandbox: %w", err)
 	}

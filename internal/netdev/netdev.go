@@ -61,8 +61,16 @@ type Link struct {
 	Index int
 	// Addrs are all addresses, of both families, link-local ones included, in the kernel's order.
 	Addrs []netip.Prefix
+	// AltNames are its alternative names: they share a namespace's names with those of all links.
+	AltNames []string
+	// Parent is the device behind it, as its bus names it (0000:03:02.1, virtio3, mlx5_core.sf.4); empty for a link without one.
+	Parent string
 	// Up is the administrative state.
 	Up bool
+	// Carrier is set when the link has a connection.
+	Carrier bool
+	// Promisc and AllMulticast are set when somebody wants all frames, or all multicast frames.
+	Promisc, AllMulticast bool
 }
 
 // devices is what Linux and Fake have in common. Users declare the part that they need themselves.

@@ -291,8 +291,8 @@ func TestLinksShowWhatIsInTheSandbox(t *testing.T) {
 		return ps
 	}
 	want := []netdev.Link{
-		{Name: "lo", MAC: make(net.HardwareAddr, 6), MTU: 65536, Addrs: prefixes("127.0.0.1/8", "::1/128"), Up: true},
-		{Name: "eth0", MAC: mac, MTU: 1400, Addrs: prefixes("10.0.0.2/24", "2001:db8::2/64"), Up: true},
+		{Name: "lo", MAC: make(net.HardwareAddr, 6), MTU: 65536, Addrs: prefixes("127.0.0.1/8", "::1/128"), Up: true, Carrier: true},
+		{Name: "eth0", MAC: mac, MTU: 1400, Addrs: prefixes("10.0.0.2/24", "2001:db8::2/64"), Up: true, Carrier: true},
 		{Name: "net1", MTU: 1500},
 	}
 	isLinkLocal := func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() }
