@@ -45,7 +45,7 @@ type Exec struct {
 	version.PluginDecoder
 	// Timeout bounds one call of one plugin.
 	Timeout time.Duration
-	// Builtins are served in-process, by plugin type.
+	// Builtins are served in-process, by plugin type, unless a configuration says "builtin": false: then by a program.
 	Builtins map[string]Builtin
 	// Grace is how long a plugin that was told to stop may take before it is killed; zero stands for five seconds.
 	Grace time.Duration
@@ -64,6 +64,11 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 	if _, ok := e.Builtins[plugin]; ok {
 		return builtinPath + plugin, nil
 	}
+	return findProgram(plugin, paths)
+}
+
+// findProgram looks for a plugin's program in folders.
+func findProgram(plugin string, paths []string) (string, error) {
 	path, err := invoke.FindInPath(plugin, paths)
 	if err != nil {
 		return "", fmt.Errorf("%w: no plugin %q in %s: install it there, or correct the configuration's \"type\"", ErrInvalid, plugin, strings.Join(paths, " or "))
@@ -76,7 +81,7 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 
 // ExecPlugin implements [invoke.Exec].
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	name := filepath.Base(path)
+	name := strings.TrimPrefix(filepath.Base(path), builtinPath)
 	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	stdout, err := e.call(callCtx, path, stdin, environ)
@@ -105,7 +110,13 @@ func confVersion(conf []byte) string {
 
 func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if name, ok := strings.CutPrefix(path, builtinPath); ok {
-		return e.Builtins[name](ctx, stdin, environ)
+		if !optsOut(stdin) {
+			return e.Builtins[name](ctx, stdin, environ)
+		}
+		var err error
+		if path, err = findProgram(name, cniPath(environ)); err != nil {
+			return nil, err
+		}
 	}
 	for try := 1; ; try++ {
 		stdout, err := e.run(ctx, path, stdin, environ)
@@ -118,6 +129,33 @@ func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []st
 		case <-time.After(busyDelay):
 		}
 	}
+}
+
+// optsOut reports whether a configuration wants the program of its type, not what Plexus has built in.
+func optsOut(conf []byte) bool {
+	var c struct {
+		Builtin *bool `json:"builtin"`
+	}
+	return json.Unmarshal(conf, &c) == nil && c.Builtin != nil && !*c.Builtin
+}
+
+// cniPath is the last CNI_PATH of an environment: the one that a process would see.
+func cniPath(environ []string) []string {
+	for _, kv := range slices.Backward(environ) {
+		if path, ok := strings.CutPrefix(kv, "CNI_PATH="); ok {
+			return filepath.SplitList(path)
+		}
+	}
+	return nil
+}
+
+// Run runs a plugin for another one, with its configuration and environment: IPAM for a built-in (CNI 1.1.0 §4).
+func (e *Exec) Run(ctx context.Context, plugin string, stdin []byte, environ []string) ([]byte, error) {
+	path, err := findProgram(plugin, cniPath(environ))
+	if err != nil {
+		return nil, err
+	}
+	return e.ExecPlugin(ctx, path, stdin, environ)
 }
 
 // run starts the plugin once and waits for it.

@@ -49,11 +49,9 @@ type Executor struct {
 func (e *Executor) Add(ctx context.Context, p *Plan) error {
 	for i := range p.Attachments {
 		a := &p.Attachments[i]
-		for _, t := range a.List.Types() {
-			if _, err := e.Plugins.FindInPath(t, e.BinDirs); err != nil {
-				p.Attachments = nil
-				return fmt.Errorf("%s: %w", a, err)
-			}
+		if err := e.findPlugins(a.List); err != nil {
+			p.Attachments = nil
+			return fmt.Errorf("%s: %w", a, err)
 		}
 	}
 	for i := range p.Attachments {
@@ -68,6 +66,28 @@ func (e *Executor) Add(ctx context.Context, p *Plan) error {
 		return err
 	}
 	return e.takeDefaultRoutes(ctx, p)
+}
+
+// findPlugins makes sure that all plugins of a list are there.
+func (e *Executor) findPlugins(l *nad.List) error {
+	for _, t := range l.Types() {
+		path, err := e.Plugins.FindInPath(t, e.BinDirs)
+		if err == nil && strings.HasPrefix(path, builtinPath) && listOptsOut(l, t) {
+			_, err = findProgram(t, e.BinDirs)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listOptsOut reports whether a list wants the program of a type that Plexus has built in.
+func listOptsOut(l *nad.List, pluginType string) bool {
+	list, err := libcni.NetworkConfFromBytes(l.Bytes())
+	return err == nil && slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool {
+		return p.Network.Type == pluginType && optsOut(p.Bytes)
+	})
 }
 
 // missingLink says what a plugin's "Link not found" keeps to itself: which link of the host its configuration names in vain. It is ""
@@ -194,10 +214,8 @@ func (e *Executor) Check(ctx context.Context, p *Plan) error {
 // Status asks the plugins of a network whether they could serve an ADD (CNI 1.1.0). For an older configuration, whose plugins
 // know no STATUS, it is enough that they are there.
 func (e *Executor) Status(ctx context.Context, l *nad.List) error {
-	for _, t := range l.Types() {
-		if _, err := e.Plugins.FindInPath(t, e.BinDirs); err != nil {
-			return fmt.Errorf("network %s: %w", l.Name(), err)
-		}
+	if err := e.findPlugins(l); err != nil {
+		return fmt.Errorf("network %s: %w", l.Name(), err)
 	}
 	list, err := libcni.NetworkConfFromBytes(l.Bytes())
 	if err != nil {

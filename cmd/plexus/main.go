@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/logfile"
 	"github.com/plexus-cni/plexus/internal/netdev"
@@ -28,6 +30,8 @@ import (
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
 	"github.com/plexus-cni/plexus/internal/source/remote"
+	"github.com/plexus-cni/plexus/internal/sysfs"
+	"github.com/plexus-cni/plexus/sriov"
 )
 
 // deviceInfoDir is fixed by the Device Information Specification 1.1.0.
@@ -50,11 +54,18 @@ func run(ctx context.Context) *types.Error {
 	if err := boundStdin(); err != nil {
 		return err
 	}
+	vfs := &sriov.Plugin{
+		Kernel: netdev.NewLinux(), Sysfs: sysfs.New("/sys"), Dir: sriov.DefaultDir, LegacyDir: sriov.DefaultLegacyDir,
+	}
+	if filepath.Base(os.Args[0]) == sriov.Type {
+		return runSRIOV(ctx, vfs)
+	}
 	p := &plugin.Plugin{
 		Source:        openSource,
 		Kernel:        netdev.NewLinux(),
 		Log:           openLog,
 		DeviceInfoDir: deviceInfoDir,
+		VFs:           vfs,
 	}
 	return skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add: func(a *skel.CmdArgs) error {
@@ -69,6 +80,31 @@ func run(ctx context.Context) *types.Error {
 		GC:     verb(ctx, p.GC),
 		Status: verb(ctx, p.Status),
 	}, version.All, about())
+}
+
+// runSRIOV answers as the plugin sriov, which this program is when it is installed under that name.
+func runSRIOV(ctx context.Context, p *sriov.Plugin) *types.Error {
+	p.Run = (&delegate.Exec{Timeout: config.DefaultDelegateTimeout}).Run
+	answer := func(a *skel.CmdArgs) error {
+		p.Log = sriovLog(a.StdinData)
+		out, err := p.Builtin(ctx, a.StdinData, os.Environ())
+		if err == nil {
+			_, err = os.Stdout.Write(out)
+		}
+		return err
+	}
+	return skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: answer, Del: answer, Check: answer, GC: answer, Status: answer}, version.All, about())
+}
+
+// sriovLog opens the log that a configuration of sriov asks for, with the names of levels that sriov-cni has.
+func sriovLog(conf []byte) *slog.Logger {
+	var c struct {
+		LogFile  string `json:"logFile"`
+		LogLevel string `json:"logLevel"`
+	}
+	_ = json.Unmarshal(conf, &c) // what is wrong with it the plugin says
+	level := map[string]slog.Level{"debug": slog.LevelDebug, "warning": slog.LevelWarn, "error": slog.LevelError, "panic": slog.LevelError}[c.LogLevel]
+	return openLog(config.Log{File: c.LogFile, Level: level, ToStderr: c.LogFile == ""})
 }
 
 func verb(ctx context.Context, f func(context.Context, *skel.CmdArgs) error) func(*skel.CmdArgs) error {

@@ -160,7 +160,7 @@ func (f *Fake) String() string {
 		} else {
 			fmt.Fprintf(&b, "# ip -n %s address show\n", path)
 		}
-		for _, l := range ns.links {
+		for _, l := range slices.SortedFunc(slices.Values(ns.links), func(a, b Link) int { return cmp.Compare(a.Index, b.Index) }) {
 			l.print(&b)
 		}
 		if len(ns.routes) > 0 || path != Host {

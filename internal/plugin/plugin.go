@@ -21,6 +21,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/sriov"
 )
 
 // Kernel is what the verbs ask of the host's kernel.
@@ -45,6 +46,8 @@ type Plugin struct {
 	Log func(config.Log) *slog.Logger
 	// DeviceInfoDir is the base folder of device-info files; "" leaves them out.
 	DeviceInfoDir string
+	// VFs serves networks of type sriov within Plexus, with the call's own log and plugins; nil leaves them to a program.
+	VFs *sriov.Plugin
 	// LockTimeout bounds the wait for other calls; zero stands for a minute.
 	LockTimeout time.Duration
 	// Step is called before each step of an ADD or DEL; see [delegate.Executor].
@@ -63,9 +66,27 @@ type call struct {
 	binDirs []string
 	// allowOwnNetNS is the caller's CNI_NETNS_OVERRIDE (CNI 1.1.0 §2, parameters).
 	allowOwnNetNS bool
+	trace         trace
+}
+
+// trace notes how long each step of a call takes, for the log.
+type trace struct {
+	step  string
+	since time.Time
+	took  []any // a slog attribute for each step that has ended
+}
+
+// begin ends the step before.
+func (t *trace) begin(step string) {
+	now := time.Now()
+	if t.step != "" {
+		t.took = append(t.took, slog.Duration(t.step, now.Sub(t.since)))
+	}
+	t.step, t.since = step, now
 }
 
 func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
+	start := time.Now()
 	cfg, err := config.Parse(a.StdinData)
 	if err != nil {
 		return nil, err
@@ -81,21 +102,31 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 		args:    args,
 		sandbox: delegate.Sandbox{ContainerID: a.ContainerID, NetNS: a.Netns, IfName: a.IfName},
 		records: record.Open[delegate.Plan](filepath.Join(cfg.CNIDir, "records")),
-		plugins: &delegate.Exec{
-			Timeout:  cfg.DelegateTimeout,
-			Builtins: map[string]delegate.Builtin{delegate.PassthruType: delegate.Passthru},
-		},
+		plugins: &delegate.Exec{Timeout: cfg.DelegateTimeout},
 		binDirs: append([]string{cfg.BinDir}, slices.DeleteFunc(filepath.SplitList(a.Path), func(dir string) bool { return dir == cfg.BinDir })...),
 		// The spellings that skel accepts.
 		allowOwnNetNS: a.NetnsOverride == "1" || strings.EqualFold(a.NetnsOverride, "true"),
+		trace:         trace{step: "prepare", since: start},
 	}
+	c.plugins.Builtins = c.builtins()
 	return c, nil
+}
+
+// builtins are the plugins that Plexus has in itself.
+func (c *call) builtins() map[string]delegate.Builtin {
+	b := map[string]delegate.Builtin{delegate.PassthruType: delegate.Passthru}
+	if c.VFs != nil {
+		vfs := *c.VFs
+		vfs.Run, vfs.Log, vfs.Step = c.plugins.Run, c.log, c.Step
+		b[sriov.Type] = vfs.Builtin
+	}
+	return b
 }
 
 // executor runs plans whose results are cached under stateDir.
 func (c *call) executor(stateDir string) *delegate.Executor {
 	return &delegate.Executor{
-		BinDirs: c.binDirs, CacheDir: stateDir, Plugins: c.plugins, Kernel: c.Kernel, Step: c.Step,
+		BinDirs: c.binDirs, CacheDir: stateDir, Plugins: c.plugins, Kernel: c.Kernel, Step: c.step,
 		Warn: func(text string) { c.log.Warn(text) },
 	}
 }
@@ -116,6 +147,7 @@ func sandboxOf(k string) (delegate.Sandbox, bool) {
 }
 
 func (c *call) step(name string) error {
+	c.trace.begin(name)
 	if c.Step == nil {
 		return nil
 	}
@@ -125,6 +157,8 @@ func (c *call) step(name string) error {
 // done ends a verb: it logs the call, once, and puts the pod, or else the container, in front of what the caller is told.
 func (c *call) done(verb string, start time.Time, err error) error {
 	log := c.log.With("verb", verb, "pod", c.args.Pod.String(), "containerID", c.sandbox.ContainerID, "took", time.Since(start))
+	c.trace.begin("")
+	log.Debug(verb+" steps", slog.Group("steps", c.trace.took...))
 	if err != nil {
 		log.Error(verb+" failed", "error", err)
 	} else {

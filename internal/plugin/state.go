@@ -80,6 +80,7 @@ func (c *call) loadRecord(k string) (*delegate.Plan, error) {
 // undo gives back everything that a state holds, and forgets it; what could not be undone stays on record, for the next try.
 func (c *call) undo(ctx context.Context, s *state) error {
 	undone := c.executor(s.dir).Del(ctx, s.plan)
+	c.trace.begin("forget")
 	if undone != nil {
 		c.own(s.plan)
 		if err := c.records.Save(key(s.plan.Sandbox), s.plan); err != nil {

@@ -1,0 +1,310 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package sriov
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/sysfs"
+)
+
+// Type is the plugin type.
+const Type = "sriov"
+
+// ErrInvalid marks a network configuration that can not be served; its text names the key, the value and the mend.
+var ErrInvalid = errors.New("invalid sriov configuration")
+
+// Config is the network configuration of a VF. Where it leaves a setting out, the VF keeps what it has.
+type Config struct {
+	CNIVersion string
+	// Network is the name of the network.
+	Network string
+	// Device is the VF; empty only where [ParseConfig] was told that none need be known.
+	Device sysfs.Address
+	// IPAM is the type of the IPAM plugin, "" for none.
+	IPAM string
+	// VLAN is the tag of the VF's frames.
+	VLAN *netdev.VLAN
+	// MAC is lower-case, or "".
+	MAC string
+	// MinTxMbps and MaxTxMbps are in Mbit/s, 0 for no bound. If one is set, the other is too.
+	MinTxMbps, MaxTxMbps *int
+	SpoofCheck, Trust    *bool
+	// LinkState is auto, enable, disable or "".
+	LinkState string
+	// MTU is that of the interface in the pod, in bytes; 0 for that of the VF.
+	MTU                   int
+	Promisc, AllMulticast *bool
+	// DeviceInfoFile is where the pod's device is described (Device Information Specification 1.1.0), "" for nowhere.
+	DeviceInfoFile string
+	// DNS goes into the result.
+	DNS types.DNS
+	// PrevResult is the result of an ADD, for CHECK.
+	PrevResult *types100.Result
+	// LogFile and LogLevel are those of the standalone plugin.
+	LogFile, LogLevel string
+}
+
+// rawConfig is the configuration as it is written. Its keys are those of the NADs that exist.
+type rawConfig struct {
+	types.PluginConf
+	DeviceID     string  `json:"deviceID"`
+	VLAN         *int    `json:"vlan"`
+	VLANQoS      *int    `json:"vlanQoS"`
+	VLANProto    *string `json:"vlanProto"`
+	MAC          string  `json:"mac"`
+	SpoofCheck   string  `json:"spoofchk"`
+	Trust        string  `json:"trust"`
+	LinkState    string  `json:"link_state"`
+	MinTxRate    *int    `json:"min_tx_rate"`
+	MaxTxRate    *int    `json:"max_tx_rate"`
+	MTU          *int    `json:"mtu"`
+	Promisc      *bool   `json:"promisc"`
+	AllMulticast *bool   `json:"allMulticast"`
+	LogLevel     string  `json:"logLevel"`
+	LogFile      string  `json:"logFile"`
+	Runtime      struct {
+		MAC            string `json:"mac"`
+		DeviceID       string `json:"deviceID"`
+		DeviceInfoFile string `json:"CNIDeviceInfoFile"`
+		InfiniBandGUID string `json:"infinibandGUID"`
+	} `json:"runtimeConfig"`
+}
+
+// ParseConfig reads a network configuration and the CNI_ARGS of the call, of which MAC counts. It checks all that can be checked
+// without looking at the device. A configuration without device is fine only where anyDevice is set: for STATUS and GC. Errors match
+// [ErrInvalid].
+func ParseConfig(conf []byte, args string, anyDevice bool) (*Config, error) {
+	c, err := parseConfig(conf, args)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if c.Device == "" && !anyDevice {
+		return nil, fmt.Errorf("%w: no \"deviceID\": the NetworkAttachmentDefinition needs the annotation k8s.v1.cni.cncf.io/resourceName, and the pod has to request one of that resource", ErrInvalid)
+	}
+	return c, nil
+}
+
+func parseConfig(conf []byte, args string) (*Config, error) {
+	var raw rawConfig
+	if err := json.Unmarshal(conf, &raw); err != nil {
+		return nil, decodeError(err)
+	}
+	c := &Config{
+		CNIVersion: cmp.Or(raw.CNIVersion, "0.1.0"), Network: raw.Name, IPAM: raw.IPAM.Type, DNS: raw.DNS,
+		Promisc: raw.Promisc, AllMulticast: raw.AllMulticast, DeviceInfoFile: raw.Runtime.DeviceInfoFile,
+		LogFile: raw.LogFile, LogLevel: raw.LogLevel,
+	}
+	if raw.Runtime.InfiniBandGUID != "" {
+		return nil, errors.New(`"runtimeConfig.infinibandGUID": InfiniBand VFs are not supported yet: use the ib-sriov plugin for this network`)
+	}
+	for _, parse := range []func(*rawConfig) error{
+		c.parseDevice, c.parseVLAN, c.parseRates, c.parseSwitches, c.parseMTU,
+		func(raw *rawConfig) error { return c.parseMAC(raw, args) },
+	} {
+		if err := parse(&raw); err != nil {
+			return nil, err
+		}
+	}
+	return c, c.parsePrevResult(conf)
+}
+
+// decodeError names the key whose value has the wrong type.
+func decodeError(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("%q is a JSON %s, it has to be of type %s", e.Field, e.Value, e.Type)
+	}
+	return err
+}
+
+// parseDevice takes the device of this call before the one that the configuration was written with.
+func (c *Config) parseDevice(raw *rawConfig) error {
+	id := cmp.Or(raw.Runtime.DeviceID, raw.DeviceID)
+	if id == "" {
+		return nil
+	}
+	address, err := sysfs.ParseAddress(id)
+	if err != nil {
+		return fmt.Errorf("\"deviceID\": %w", err)
+	}
+	c.Device = address
+	return nil
+}
+
+func (c *Config) parseVLAN(raw *rawConfig) error {
+	if raw.VLAN == nil {
+		if raw.VLANQoS != nil || raw.VLANProto != nil {
+			return errors.New(`"vlanQoS" and "vlanProto" need "vlan": add it, or leave them out`)
+		}
+		return nil
+	}
+	vlan := &netdev.VLAN{ID: *raw.VLAN, Proto: netdev.VLANProto8021Q}
+	if vlan.ID < 0 || vlan.ID > 4094 {
+		return fmt.Errorf("\"vlan\" is %d, it has to be 1 to 4094, or 0 for no tag", vlan.ID)
+	}
+	if raw.VLANQoS != nil {
+		vlan.QoS = *raw.VLANQoS
+	}
+	if vlan.QoS < 0 || vlan.QoS > 7 {
+		return fmt.Errorf("\"vlanQoS\" is %d, it has to be 0 to 7", vlan.QoS)
+	}
+	if raw.VLANProto != nil {
+		vlan.Proto = strings.ToLower(*raw.VLANProto)
+	}
+	if vlan.Proto != netdev.VLANProto8021Q && vlan.Proto != netdev.VLANProto8021AD {
+		return fmt.Errorf("\"vlanProto\" is %q, it has to be %q or %q", *raw.VLANProto, netdev.VLANProto8021Q, netdev.VLANProto8021AD)
+	}
+	if vlan.ID == 0 && (vlan.QoS != 0 || vlan.Proto != netdev.VLANProto8021Q) {
+		return errors.New(`"vlan" 0 is no tag, so it can have neither "vlanQoS" nor "vlanProto" 802.1ad: leave them out, or name a VLAN`)
+	}
+	c.VLAN = vlan
+	return nil
+}
+
+func (c *Config) parseRates(raw *rawConfig) error {
+	if raw.MinTxRate == nil && raw.MaxTxRate == nil {
+		return nil
+	}
+	lowest, highest := 0, 0
+	if raw.MinTxRate != nil {
+		lowest = *raw.MinTxRate
+	}
+	if raw.MaxTxRate != nil {
+		highest = *raw.MaxTxRate
+	}
+	const most = 10_000_000 // Mbit/s; no NIC has 10 Tbit/s, and the kernel takes 32 bits
+	for key, rate := range map[string]int{"min_tx_rate": lowest, "max_tx_rate": highest} {
+		if rate < 0 || rate > most {
+			return fmt.Errorf("%q is %d, it has to be Mbit/s from 1 to %d, or 0 for no bound", key, rate, most)
+		}
+	}
+	if highest != 0 && lowest > highest {
+		return fmt.Errorf("\"min_tx_rate\" %d is above \"max_tx_rate\" %d: lower the one or raise the other", lowest, highest)
+	}
+	c.MinTxMbps, c.MaxTxMbps = &lowest, &highest
+	return nil
+}
+
+func (c *Config) parseSwitches(raw *rawConfig) error {
+	var err error
+	if c.SpoofCheck, err = parseOnOff("spoofchk", raw.SpoofCheck); err != nil {
+		return err
+	}
+	if c.Trust, err = parseOnOff("trust", raw.Trust); err != nil {
+		return err
+	}
+	switch raw.LinkState {
+	case "", netdev.LinkStateAuto, netdev.LinkStateEnable, netdev.LinkStateDisable:
+		c.LinkState = raw.LinkState
+		return nil
+	}
+	return fmt.Errorf("\"link_state\" is %q, it has to be auto, enable or disable", raw.LinkState)
+}
+
+func parseOnOff(key, value string) (*bool, error) {
+	switch value {
+	case "":
+		return nil, nil // to be left alone is an answer
+	case "on":
+		return new(true), nil
+	case "off":
+		return new(false), nil
+	}
+	return nil, fmt.Errorf("%q is %q, it has to be \"on\" or \"off\"", key, value)
+}
+
+// minMTU is what IPv4 needs (RFC 791).
+const minMTU = 68
+
+func (c *Config) parseMTU(raw *rawConfig) error {
+	if raw.MTU == nil || *raw.MTU == 0 {
+		return nil
+	}
+	if *raw.MTU < minMTU {
+		return fmt.Errorf("\"mtu\" is %d, it has to be at least %d, and at most that of the PF", *raw.MTU, minMTU)
+	}
+	c.MTU = *raw.MTU
+	return nil
+}
+
+// parseMAC takes the pod's request (runtimeConfig, then CNI_ARGS) before the network's.
+func (c *Config) parseMAC(raw *rawConfig, args string) error {
+	var env struct {
+		types.CommonArgs
+		MAC types.UnmarshallableString
+	}
+	if args != "" {
+		if err := types.LoadArgs(args, &env); err != nil {
+			return fmt.Errorf("CNI_ARGS: %w", err)
+		}
+	}
+	for _, s := range []struct{ key, value string }{
+		{`"runtimeConfig.mac"`, raw.Runtime.MAC}, {"MAC of CNI_ARGS", string(env.MAC)}, {`"mac"`, raw.MAC},
+	} {
+		if s.value == "" {
+			continue
+		}
+		mac, err := net.ParseMAC(s.value)
+		if err != nil || len(mac) != 6 {
+			return fmt.Errorf("%s is %q, it has to be six bytes like 02:00:5e:10:00:01", s.key, s.value)
+		}
+		if mac[0]&1 != 0 || bytes.Equal(mac, make([]byte, 6)) {
+			return fmt.Errorf("%s is %q, it has to be the address of one station: not a multicast one, not zero", s.key, s.value)
+		}
+		c.MAC = mac.String()
+		return nil
+	}
+	return nil
+}
+
+func (c *Config) parsePrevResult(conf []byte) error {
+	var base types.PluginConf
+	if err := json.Unmarshal(conf, &base); err != nil {
+		return err
+	}
+	if err := version.ParsePrevResult(&base); err != nil {
+		return fmt.Errorf("\"prevResult\": %w", err)
+	}
+	if base.PrevResult == nil {
+		return nil
+	}
+	result, err := types100.NewResultFromResult(base.PrevResult)
+	if err != nil {
+		return fmt.Errorf("\"prevResult\": %w", err)
+	}
+	c.PrevResult = result
+	return nil
+}
+
+// want is what a VF shall be: as it is now, but for what the configuration says.
+func (c *Config) want(now netdev.VF) netdev.VF {
+	if c.VLAN != nil {
+		now.VLAN = *c.VLAN
+	}
+	if c.MAC != "" {
+		now.MAC = c.MAC
+	}
+	if c.MinTxMbps != nil {
+		now.MinTxMbps, now.MaxTxMbps = *c.MinTxMbps, *c.MaxTxMbps
+	}
+	if c.SpoofCheck != nil {
+		now.SpoofCheck = *c.SpoofCheck
+	}
+	if c.Trust != nil {
+		now.Trust = *c.Trust
+	}
+	now.LinkState = cmp.Or(c.LinkState, now.LinkState)
+	return now
+}

@@ -1,0 +1,411 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package sriov
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/record"
+	"github.com/plexus-cni/plexus/internal/sysfs"
+)
+
+// undo gives a VF back as it was, and forgets its record when that is done. It compares and sets what differs, so that it can be cut
+// short anywhere, and done again. The caller holds the device's lock, and has made sure that the record's owner may lose it.
+//
+// It succeeds, but keeps the record, while the interface is in a network namespace that can not be reached: nothing more can be done
+// then, and the next owner's ADD does the rest.
+func (p *Plugin) undo(ctx context.Context, r *Record) error {
+	there, err := p.stillThere(r)
+	if err != nil {
+		return err
+	}
+	if there {
+		var link *netdev.Link
+		if r.Parent != "" {
+			if link, err = p.home(ctx, r); err != nil {
+				return fmt.Errorf("bring VF %s back: %w", r.Device, err)
+			}
+		}
+		if err := p.restore(r, link); err != nil {
+			return fmt.Errorf("restore VF %s: %w", r.Device, err)
+		}
+		if r.Parent != "" && link == nil {
+			away, err := p.away(r.Device)
+			if err != nil || away {
+				p.Log.Warn("a VF is in a network namespace that can not be reached; what is left to restore of it is done when it is given to the next pod",
+					"device", r.Device, "owner", r.Owner.String())
+				return err
+			}
+		}
+	}
+	if err := p.step("forget"); err != nil {
+		return err
+	}
+	return p.records().Delete(string(r.Device))
+}
+
+// stillThere reports whether the VF of a record is the one that the host has now: it ends with a reboot, and with its PF's sriov_numvfs.
+func (p *Plugin) stillThere(r *Record) (bool, error) {
+	boot, err := p.Kernel.BootID()
+	if err != nil {
+		return false, err
+	}
+	if boot != r.BootID {
+		return false, nil
+	}
+	_, err = p.Sysfs.Device(string(r.Device))
+	if errors.Is(err, sysfs.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// away reports whether a VF has a driver that makes interfaces, and none on the host.
+func (p *Plugin) away(device sysfs.Address) (bool, error) {
+	d, err := p.Sysfs.Device(string(device))
+	if err != nil {
+		return false, err
+	}
+	return len(d.NetDevs) == 0 && d.Driver != "" && !isUserspace(d.Driver), nil
+}
+
+// home finds the interface of a VF, wherever it is, and brings it to the host under its own name. It returns nil when there is none that
+// can be reached.
+func (p *Plugin) home(ctx context.Context, r *Record) (*netdev.Link, error) {
+	lives, err := p.alive(r)
+	if err != nil {
+		return nil, err
+	}
+	if lives {
+		link, err := p.inSandbox(r.NetNS, r.Parent)
+		if err != nil {
+			return nil, err
+		}
+		if link != nil {
+			if err := p.bring(*link, r.NetNS, r); err != nil {
+				return nil, err
+			}
+		}
+	}
+	link, err := p.onHost(ctx, r)
+	if err != nil || link == nil {
+		return nil, err
+	}
+	if link.Name != r.Link.Name {
+		if err := p.bring(*link, netdev.Host, r); err != nil {
+			return nil, err
+		}
+		return p.onHost(ctx, r)
+	}
+	return link, nil
+}
+
+// bring moves an interface to the host, or renames it there.
+func (p *Plugin) bring(link netdev.Link, from string, r *Record) error {
+	name, err := p.freeName(r, link)
+	if err != nil || (from == netdev.Host && name == link.Name) {
+		return err
+	}
+	if link.Up {
+		link.Up = false
+		if err := p.step("home link down"); err != nil {
+			return err
+		}
+		if err := p.Kernel.SetLink(from, netdev.LinkUp, link); err != nil {
+			return err
+		}
+	}
+	if len(link.AltNames) > 0 {
+		link.AltNames = nil
+		if err := p.step("home link altnames"); err != nil {
+			return err
+		}
+		if err := p.Kernel.SetLink(from, netdev.LinkAltNames, link); err != nil {
+			return err
+		}
+	}
+	if err := p.step("home"); err != nil {
+		return err
+	}
+	return p.Kernel.MoveLink(from, link.Index, netdev.Host, netdev.Move{Name: name, MTU: r.Link.MTU})
+}
+
+// freeName is the name that the interface had, unless another one of the host has it now: then the kernel's way out, so that a pod does
+// not terminate for ever because of a name.
+func (p *Plugin) freeName(r *Record, link netdev.Link) (string, error) {
+	links, err := p.Kernel.Links(netdev.Host)
+	if err != nil {
+		return "", err
+	}
+	taken := slices.ContainsFunc(links, func(l netdev.Link) bool {
+		return l.Parent != r.Parent && (l.Name == r.Link.Name || slices.Contains(l.AltNames, r.Link.Name))
+	})
+	if !taken {
+		return r.Link.Name, nil
+	}
+	p.Log.Warn("the host has another interface of the VF's name; the VF gets a new one", "device", r.Device, "name", r.Link.Name)
+	if strings.HasPrefix(link.Name, "dev") && slices.ContainsFunc(links, func(l netdev.Link) bool { return l.Parent == r.Parent && l.Name == link.Name }) {
+		return link.Name, nil
+	}
+	for n := link.Index; ; n++ {
+		name := fmt.Sprintf("dev%d", n)
+		if !slices.ContainsFunc(links, func(l netdev.Link) bool { return l.Name == name || slices.Contains(l.AltNames, name) }) {
+			return name, nil
+		}
+	}
+}
+
+// onHost finds the VF's interface on the host. Where the sandbox that it was in has ended, the kernel is on the way with it, and it is
+// waited for. It returns nil when it does not come, or does not exist.
+func (p *Plugin) onHost(ctx context.Context, r *Record) (*netdev.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.ReturnTimeout, defaultReturnTimeout))
+	defer cancel()
+	var events <-chan struct{}
+	for {
+		d, err := p.Sysfs.Device(string(r.Device))
+		if errors.Is(err, sysfs.ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(d.NetDevs) > 0 {
+			link, err := p.Kernel.Link(netdev.Host, d.NetDevs[0])
+			if !errors.Is(err, netdev.ErrNoLink) { // it was renamed meanwhile
+				return &link, err
+			}
+		}
+		if d.Driver == "" || isUserspace(d.Driver) {
+			return nil, nil
+		}
+		if events == nil {
+			// Before looking again: what comes in between is an event.
+			if events, err = p.Kernel.LinkEvents(ctx, netdev.Host); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if _, ok := <-events; !ok {
+			return nil, nil
+		}
+	}
+}
+
+// restore sets what differs from what was, on the PF and on the interface, if it is on the host. The administrative MAC goes before
+// the interface's own, which drivers else refuse. Trust goes last.
+func (p *Plugin) restore(r *Record, link *netdev.Link) error {
+	vf, err := p.Sysfs.VF(r.Device)
+	if err != nil {
+		return err
+	}
+	now, err := p.Kernel.VF(vf.PFNetDev, vf.Index)
+	if err != nil {
+		return err
+	}
+	if netdev.IsZeroMAC(r.VF.MAC) && now.MAC == r.Link.MAC {
+		now.MAC = r.VF.MAC // not an administrative one: some PFs (igb) show what the VF's driver chose
+	}
+	var errs []error
+	set := func(s netdev.VFSetting) {
+		if r.VF.Same(s, now) {
+			return
+		}
+		err := p.step("restore " + string(s))
+		if err == nil {
+			err = p.setBack(vf, s, r)
+		}
+		errs = append(errs, err)
+	}
+	for _, s := range slices.Backward(settings()) {
+		if s != netdev.VFTrust {
+			set(s)
+		}
+	}
+	if link != nil && !r.VF.Same(netdev.VFMAC, now) {
+		errs = append(errs, p.reset(link))
+	}
+	if link != nil {
+		errs = append(errs, p.restoreLink(r, *link)...)
+	}
+	set(netdev.VFTrust)
+	return errors.Join(errs...)
+}
+
+// reset has the driver of a VF on the host negotiate with its PF anew, as drivers do when an interface goes down: some (igbvf) learn only
+// then which MAC they have, or may have. The interface is down after it, and link is what it is then.
+func (p *Plugin) reset(link *netdev.Link) error {
+	for _, up := range []bool{true, false} {
+		if err := p.step("reset link up=" + strconv.FormatBool(up)); err != nil {
+			return err
+		}
+		link.Up = up
+		if err := p.Kernel.SetLink(netdev.Host, netdev.LinkUp, *link); err != nil {
+			return err
+		}
+	}
+	now, err := p.Kernel.Link(netdev.Host, link.Name)
+	if err == nil {
+		*link = now
+	}
+	return err
+}
+
+// setBack restores a setting of the PF. Some drivers do not take back an administrative MAC: the VF's own is the nearest to none.
+func (p *Plugin) setBack(vf *sysfs.VF, s netdev.VFSetting, r *Record) error {
+	err := p.Kernel.SetVF(vf.PFNetDev, s, r.VF)
+	refused := errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EADDRNOTAVAIL)
+	if refused && s == netdev.VFMAC && netdev.IsZeroMAC(r.VF.MAC) && !netdev.IsZeroMAC(r.Link.MAC) {
+		own := r.VF
+		own.MAC = r.Link.MAC
+		p.Log.Warn("the driver does not take an administrative MAC back; it is set to the VF's own", "device", r.Device, "error", err)
+		return p.Kernel.SetVF(vf.PFNetDev, s, own)
+	}
+	return err
+}
+
+// restoreLink sets what differs of the interface, on the host.
+func (p *Plugin) restoreLink(r *Record, now netdev.Link) []error {
+	mac, _ := net.ParseMAC(r.Link.MAC) // a record's own; nil is none to restore
+	want := now
+	want.MTU, want.Promisc, want.AllMulticast, want.AltNames, want.Up = r.Link.MTU, r.Link.Promisc, r.Link.AllMulticast, r.Link.AltNames, r.Link.Up
+	if mac != nil {
+		want.MAC = mac
+	}
+	var errs []error
+	for _, s := range []struct {
+		setting netdev.LinkSetting
+		same    bool
+	}{
+		{netdev.LinkUp, !now.Up || bytes.Equal(now.MAC, want.MAC)}, // down for the change of MAC
+		{netdev.LinkMTU, now.MTU == want.MTU},
+		{netdev.LinkMAC, bytes.Equal(now.MAC, want.MAC)},
+		{netdev.LinkPromisc, now.Promisc == want.Promisc},
+		{netdev.LinkAllMulticast, now.AllMulticast == want.AllMulticast},
+		{netdev.LinkAltNames, slices.Equal(slices.Sorted(slices.Values(now.AltNames)), slices.Sorted(slices.Values(want.AltNames)))},
+	} {
+		if s.same {
+			continue
+		}
+		to := want
+		if s.setting == netdev.LinkUp {
+			to.Up, now.Up = false, false
+		}
+		if err := p.step("restore link " + string(s.setting)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		err := p.Kernel.SetLink(netdev.Host, s.setting, to)
+		if s.setting == netdev.LinkAltNames && errors.Is(err, syscall.EEXIST) {
+			// Another interface may have one of them by now, or udev is at it: nothing depends on them.
+			p.Log.Warn("restore the alternative names", "device", r.Device, "error", err)
+			err = nil
+		}
+		errs = append(errs, err)
+	}
+	if now.Up != want.Up {
+		err := p.step("restore link up")
+		if err == nil {
+			err = p.Kernel.SetLink(netdev.Host, netdev.LinkUp, want)
+		}
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+// del takes the VF back (CNI 1.1.0 §2, DEL). A sandbox that has none is a success: DEL may come twice, or for an ADD that never was.
+func (c *call) del(ctx context.Context) error {
+	// What was recorded counts, not whether today's rules would accept the configuration.
+	cfg, err := c.delConfig()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if cfg.IPAM != "" {
+		errs = append(errs, c.ipamDel(ctx, cfg.IPAM))
+	}
+	errs = append(errs, c.release(ctx, cfg.Device), removeFile(cfg.DeviceInfoFile))
+	return errors.Join(errs...)
+}
+
+// release undoes the record of this attachment, if there is one. Whoever owns the device now, if not this attachment, keeps it.
+func (c *call) release(ctx context.Context, hint sysfs.Address) error {
+	device, err := c.find(hint, c.containerID, c.ifName)
+	if err != nil {
+		return err
+	}
+	if device == "" {
+		return c.releaseLegacy(ctx)
+	}
+	unlock, err := c.lock(ctx, device)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := c.load(device)
+	if err != nil || r == nil || !r.Owner.is(c.containerID, c.ifName) {
+		return err
+	}
+	return c.undo(ctx, r)
+}
+
+// ipamDel gives the addresses back.
+func (c *call) ipamDel(ctx context.Context, plugin string) error {
+	if err := c.step("ipam del"); err != nil {
+		return err
+	}
+	del := c
+	if !slices.Contains(c.environ, "CNI_COMMAND=DEL") {
+		other := *c
+		other.environ = append(slices.DeleteFunc(slices.Clone(c.environ), func(kv string) bool { return strings.HasPrefix(kv, "CNI_COMMAND=") }), "CNI_COMMAND=DEL")
+		del = &other
+	}
+	_, err := del.ipam(ctx, plugin)
+	return err
+}
+
+// loadOrSetAside reads a device's record; one that can not be read is put away, so that a damaged file does not take a VF out of service.
+func (p *Plugin) loadOrSetAside(device sysfs.Address) (*Record, error) {
+	r, err := p.load(device)
+	if !errors.Is(err, record.ErrCorrupt) {
+		return r, err
+	}
+	p.Log.Error("a VF's record can not be read: it is set aside, and the VF keeps the settings that it has", "device", device, "error", err)
+	if err := p.records().Quarantine(string(device)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return nil, nil
+}
+
+// delConfig reads of a configuration what DEL needs. What else is in it does not matter any more.
+func (c *call) delConfig() (*Config, error) {
+	var raw struct {
+		types.PluginConf
+		DeviceID string `json:"deviceID"`
+		Runtime  struct {
+			DeviceID       string `json:"deviceID"`
+			DeviceInfoFile string `json:"CNIDeviceInfoFile"`
+		} `json:"runtimeConfig"`
+	}
+	if err := json.Unmarshal(c.stdin, &raw); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, decodeError(err))
+	}
+	cfg := &Config{IPAM: raw.IPAM.Type, DeviceInfoFile: raw.Runtime.DeviceInfoFile}
+	// One that is none was never given; what was is found by its owner.
+	cfg.Device, _ = sysfs.ParseAddress(cmp.Or(raw.Runtime.DeviceID, raw.DeviceID))
+	return cfg, nil
+}
