@@ -20,6 +20,9 @@ RELEASE    := -trimpath -ldflags='-s -w'
 GOLANGCI   := go tool -modfile=tools/go.mod golangci-lint
 MODULES    := $(patsubst %/go.mod,%,$(wildcard ./go.mod */go.mod */*/go.mod */*/*/go.mod))
 
+# What the virtual machine of e2e-sriov loads.
+VM_MODULES := igb,igbvf,netdevsim,vfio_iommu_type1,vfio-pci,8021q,veth,bridge
+
 # What tests and demo run that Go can not bring, as command:package. A test that needs one skips without it, and names it.
 DEPS       := nft:nftables
 
@@ -67,6 +70,13 @@ e2e-deps: # Build the Kubernetes components (minutes, once) into the user's cach
 e2e: e2e-deps ## Test on a real cluster of this machine: etcd, API server, kubelet, containerd; needs root
 	cd e2e && go test ./cluster/... ./components/... ./image/...
 	cd e2e && go test ./suite -count=1 -timeout 60m
+
+.PHONY: e2e-sriov
+e2e-sriov: build plugins ## Test on real VFs, in a virtual machine with emulated SR-IOV NICs
+	cd e2e && go run ./cmd/vm deps
+	CGO_ENABLED=0 go test -c -o $(BIN)/sriov.test ./integration/sriov
+	cd e2e && go run ./cmd/vm run -iommu -pfs 2 -modules $(VM_MODULES) -limit 15m -file $(BIN)/plexus:plexus -file $(BIN)/cni/host-local:host-local \
+		-file $(BIN)/cni/ptp:ptp -- $(BIN)/sriov.test -vfs -test.v
 
 .PHONY: e2e-kind
 e2e-kind: image ## Test on a kind cluster; needs Docker and kind
