@@ -42,19 +42,19 @@ plugins: ## Build the reference CNI plugins into bin/cni/
 
 .PHONY: image
 image: ## Build the container image, dist/plexus.tar, an OCI archive for amd64 and arm64; takes neither Docker nor a network
-	for arch in amd64 arm64; do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build $(RELEASE) -o $(BIN)/image/linux-$$arch/ ./cmd/plexus ./cmd/plexusd; done
+	for arch in amd64 arm64; do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build $(RELEASE) -o $(BIN)/image/linux-$$arch/ ./cmd/plexus ./cmd/plexusd ./cmd/plexusctl; done
 	mkdir -p dist
 	cd e2e && go run ./cmd/image -o ../dist/plexus.tar -ref $(IMAGE) -platforms linux/amd64,linux/arm64 -user 0:0 -entrypoint /usr/bin/plexusd \
-		$(BIN)/image/linux-{arch}/plexus=/usr/bin/plexus $(BIN)/image/linux-{arch}/plexusd=/usr/bin/plexusd
+		$(BIN)/image/linux-{arch}/plexus=/usr/bin/plexus $(BIN)/image/linux-{arch}/plexusd=/usr/bin/plexusd $(BIN)/image/linux-{arch}/plexusctl=/usr/bin/plexusctl
 
 .PHONY: demo
 demo: deps build plugins ## Show two pods on three networks each; needs root
 	go run ./demo
 
 .PHONY: install
-install: build ## Install plexus into CNI_BIN, and plexusctl into PREFIX/bin (DESTDIR is respected)
+install: build ## Install plexus into CNI_BIN, plexusctl and kubectl-plexus into PREFIX/bin (DESTDIR is respected)
 	install -D -t $(DESTDIR)$(CNI_BIN) $(BIN)/plexus
-	install -D -t $(DESTDIR)$(PREFIX)/bin $(BIN)/plexusctl
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(BIN)/plexusctl $(BIN)/kubectl-plexus
 
 ##@ Test
 

@@ -68,7 +68,7 @@ func TestEachManifestIsSound(t *testing.T) {
 
 func TestKustomizationsNameAllFiles(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"base", "crd", "components/metrics", "components/one-shot"} {
+	for _, dir := range []string{"base", "crd", "components/inspect", "components/metrics", "components/one-shot"} {
 		var k struct{ Resources []string }
 		if err := yaml.Unmarshal(split(t, filepath.Join(dir, "kustomization.yaml"))[0], &k); err != nil {
 			t.Fatal(err)

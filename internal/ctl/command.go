@@ -69,6 +69,7 @@ func Command(env Environment) *cobra.Command {
 		DisableSuggestions: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
+	root.AddCommand(statusCommand(env), traceCommand(env), captureCommand(), statsCommand(env), holdCommand())
 	root.AddCommand(attachCommand(env), detachCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
@@ -103,7 +104,7 @@ A pod that is attached already is an error; detach it first.`,
 	flags.StringVar(&o.conf, "conf", "", "read the CNI configuration of Plexus from `FILE` (default DIR/"+confName+", else "+defaultConf+")")
 	flags.StringVar(&o.netns, "netns", "", "use the network namespace `NAME`, one in "+netnsDir+" or a path, rather than make one; for exactly one pod")
 	flags.StringVarP(&o.output, "output", "o", formatTable, "print `FORMAT`: table, json or yaml")
-	complete(cmd, "output", formatTable, formatJSON, formatYAML)
+	completeOutput(cmd, formatTable, formatJSON, formatYAML)
 	return cmd
 }
 
@@ -134,9 +135,9 @@ func (o *options) addTo(cmd *cobra.Command) {
 	}
 }
 
-// complete offers the values of a flag to the shell.
-func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+// completeOutput offers the values of the flag output to the shell.
+func completeOutput(cmd *cobra.Command, values ...cobra.Completion) {
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // podNames offers pods to the shell. What can not be read offers none.

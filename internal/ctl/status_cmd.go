@@ -1,0 +1,253 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/plexus-cni/plexus/internal/inspect"
+)
+
+// Output formats of status alone.
+const (
+	formatWide = "wide"
+	formatDOT  = "dot"
+	formatSVG  = "svg"
+)
+
+func statusCommand(env Environment) *cobra.Command {
+	var o nodeOptions
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status [POD]",
+		Short: "Show the pods of this node with all their interfaces",
+		Long: `Show the pods that are on record on this node, or one (NAME, NAMESPACE/NAME or the beginning of a container ID), with all their interfaces:
+what Plexus recorded of each, and what the kernel tells now. Below each pod stands what is wrong with it and how to mend that.
+
+The exit status is 1 if something is wrong: an attachment that failed or was left midway, an interface that is missing, down or without
+an address that it was given, a pod whose network namespace is gone, a record that can not be read.`,
+		Example: `  plexusctl status
+  plexusctl status -n shop -o wide
+  plexusctl status web -o svg > web.svg`,
+		Args:        cobra.MaximumNArgs(1),
+		Annotations: map[string]string{RunsOnNode: NeedsFiles},
+		PreRunE:     func(*cobra.Command, []string) error { return checkStatusFormat(output) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, stop, err := o.enter(cmd)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return runStatus(cmd, &o, output, env.Colour, append(args, "")[0])
+		},
+	}
+	o.addTo(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&o.recorded, FlagRecorded, false, "tell only what is on record: look at no network namespace, which takes root on the node")
+	flags.StringVarP(&output, "output", "o", formatTable, "print `FORMAT`: table, wide, json, yaml, or a drawing: dot (Graphviz) or svg")
+	completeOutput(cmd, formatTable, formatWide, formatJSON, formatYAML, formatDOT, formatSVG)
+	return cmd
+}
+
+func checkStatusFormat(format string) error {
+	formats := []string{formatTable, formatWide, formatJSON, formatYAML, formatDOT, formatSVG}
+	if !slices.Contains(formats, format) {
+		return fmt.Errorf("--output %q: use %s", format, strings.Join(formats, ", "))
+	}
+	return nil
+}
+
+func runStatus(cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) error {
+	all, err := o.pods(cmd)
+	if err != nil {
+		return err
+	}
+	pods, err := filterPods(all, o.namespace, name)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := renderPods(&out, output, pods, paint{on: colour}, o.recorded); err != nil {
+		return err
+	}
+	if _, err := cmd.OutOrStdout().Write(out.Bytes()); err != nil {
+		return err
+	}
+	return verdict(pods)
+}
+
+// verdict is an error when something is wrong with a pod.
+func verdict(pods []inspect.Pod) error {
+	var bad []string
+	for i := range pods {
+		if len(pods[i].Problems) > 0 {
+			bad = append(bad, pods[i].Ref())
+		}
+	}
+	switch {
+	case len(bad) == 0:
+		return nil
+	case len(pods) == 1:
+		return fmt.Errorf("something is wrong with pod %s", bad[0])
+	}
+	return fmt.Errorf("something is wrong with %d of %d pods: %s", len(bad), len(pods), strings.Join(slices.Compact(bad), ", "))
+}
+
+// renderPods writes pods in a format.
+func renderPods(w io.Writer, format string, pods []inspect.Pod, p paint, recorded bool) error {
+	var text []byte
+	var err error
+	switch format {
+	case formatJSON:
+		if text, err = json.MarshalIndent(present(pods), "", "  "); err == nil {
+			text = append(text, '\n')
+		}
+	case formatYAML:
+		text, err = yaml.Marshal(present(pods))
+	case formatDOT:
+		text = inspect.DOT(pods)
+	case formatSVG:
+		text = inspect.SVG(pods)
+	default:
+		return podTables(w, pods, p, format == formatWide, recorded)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+func podTables(w io.Writer, pods []inspect.Pod, p paint, wide, recorded bool) error {
+	if len(pods) == 0 {
+		_, err := fmt.Fprintln(w, "no pod is on record")
+		return err
+	}
+	for i := range pods {
+		pod := &pods[i]
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintln(w, podTitle(pod, p, wide)); err != nil {
+			return err
+		}
+		if err := interfaceTable(pod, wide, recorded).write(w, p); err != nil {
+			return err
+		}
+		for _, problem := range pod.Problems {
+			if _, err := fmt.Fprintln(w, p.bold("  ! ")+printable(problem)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func podTitle(pod *inspect.Pod, p paint, wide bool) string {
+	kind := "pod "
+	if pod.Name == "" {
+		kind = "container "
+	}
+	title := p.bold(kind+printable(pod.Ref())) + "  " + string(pod.State)
+	details := "netns " + cmp.Or(printable(pod.NetNS), "-")
+	if wide {
+		details += "  container " + printable(pod.ContainerID) + "  since " + moment(pod.Began) + "  state " + printable(pod.StateDir)
+	}
+	return title + "  " + p.dim(details)
+}
+
+// moment shows a time to the second.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
+
+func interfaceTable(pod *inspect.Pod, wide, recorded bool) table {
+	t := table{head: []string{"INTERFACE", "NETWORK", "STATE", "LINK", "ADDRESSES", "DEFAULT ROUTE", "MAC", "MTU", "DEVICE"}}
+	if wide {
+		t.head = append(t.head, "PLUGINS", "HOST LINK")
+	}
+	for i := range pod.Interfaces {
+		each := &pod.Interfaces[i]
+		mtu := ""
+		if n := each.MTU(); n > 0 {
+			mtu = strconv.Itoa(n)
+		}
+		r := row{
+			{each.Name},
+			{each.Network},
+			{string(each.State)},
+			{linkState(each, pod.Seen && pod.State != inspect.Gone && !recorded)},
+			texts(each.Addresses()),
+			defaultRoutes(each.Live),
+			{each.MAC()},
+			{mtu},
+			{strings.TrimSpace(each.Device + " " + each.Driver)},
+		}
+		if wide {
+			r = append(r, row{each.Plugins, {each.HostLink}}...)
+		}
+		for x, cell := range r {
+			r[x] = clean(cell)
+		}
+		t.rows = append(t.rows, r)
+	}
+	return t
+}
+
+// linkState is what the kernel tells of an interface in a word.
+func linkState(i *inspect.Interface, seen bool) string {
+	switch {
+	case i.Driver != "":
+		return "userspace"
+	case i.Live == nil && seen && i.Recorded != nil:
+		return "missing"
+	case i.Live == nil:
+		return ""
+	case !i.Live.Up:
+		return "down"
+	case !i.Live.Carrier:
+		return "no carrier"
+	}
+	return "up"
+}
+
+func texts(prefixes []netip.Prefix) []string {
+	var lines []string
+	for _, p := range prefixes {
+		lines = append(lines, p.String())
+	}
+	return lines
+}
+
+func defaultRoutes(l *inspect.Live) []string {
+	if l == nil {
+		return nil
+	}
+	var lines []string
+	for _, r := range l.DefaultRoutes {
+		line := fmt.Sprintf("IPv%d", r.Family)
+		if r.Gateway.IsValid() {
+			line = "via " + r.Gateway.String()
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
