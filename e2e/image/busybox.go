@@ -21,7 +21,6 @@ func Machine() v1.Platform { return v1.Platform{OS: "linux", Architecture: runti
 
 // Busybox is an image with the machine's busybox, which must be static, and a link for each of its applets.
 func Busybox(ctx context.Context, reference string) (Spec, error) {
-	const applets = "/bin/busybox"
 	found, err := exec.LookPath("busybox")
 	if err != nil {
 		return Spec{}, fmt.Errorf("%w: install the Debian package busybox-static", err)
@@ -30,7 +29,13 @@ func Busybox(ctx context.Context, reference string) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	if err = static(file); err != nil {
+	return BusyboxFrom(ctx, file, reference)
+}
+
+// BusyboxFrom is the same with the busybox that is at file.
+func BusyboxFrom(ctx context.Context, file, reference string) (Spec, error) {
+	const applets = "/bin/busybox"
+	if err := static(file); err != nil {
 		return Spec{}, err
 	}
 	list, err := exec.CommandContext(ctx, file, "--list").Output()

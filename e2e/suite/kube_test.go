@@ -227,11 +227,17 @@ func describe(ctx context.Context, namespace, name string) string {
 // execInPod runs a program in a pod's container and returns its standard output.
 func execInPod(t *testing.T, pod *corev1.Pod, command ...string) string {
 	t.Helper()
+	return execInContainer(t, pod, pod.Spec.Containers[0].Name, command...)
+}
+
+// execInContainer runs a program in one of its containers.
+func execInContainer(t *testing.T, pod *corev1.Pod, container string, command ...string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), stepLimit)
 	defer cancel()
 	url := env.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
-			Container: pod.Spec.Containers[0].Name, Command: command, Stdout: true, Stderr: true,
+			Container: container, Command: command, Stdout: true, Stderr: true,
 		}, scheme.ParameterCodec).URL()
 	executor, err := remotecommand.NewWebSocketExecutor(env.config, "GET", url.String())
 	if err != nil {

@@ -72,12 +72,14 @@ func primaryName(t *testing.T) string {
 func buildPlexus(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
-	runHere(t, []string{"CGO_ENABLED=0"}, "", "go", "build", "-C", repository(t), "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/plexus", "./cmd/plexusd")
+	runHere(t, []string{"CGO_ENABLED=0"}, "", "go", "build", "-C", repository(t), "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/plexus", "./cmd/plexusd", "./cmd/plexusctl")
 	archive := filepath.Join(bin, "plexus.tar")
 	if err := image.Write(archive, image.Spec{
-		Reference:  plexusImage,
-		Platforms:  []v1.Platform{image.Machine()},
-		Files:      map[string]string{"/usr/bin/plexus": filepath.Join(bin, "plexus"), "/usr/bin/plexusd": filepath.Join(bin, "plexusd")},
+		Reference: plexusImage,
+		Platforms: []v1.Platform{image.Machine()},
+		Files: map[string]string{
+			"/usr/bin/plexus": filepath.Join(bin, "plexus"), "/usr/bin/plexusd": filepath.Join(bin, "plexusd"), "/usr/bin/plexusctl": filepath.Join(bin, "plexusctl"),
+		},
 		Entrypoint: []string{"/usr/bin/plexusd"},
 		User:       "0:0",
 	}); err != nil {
@@ -161,6 +163,17 @@ func eventually(t *testing.T, what string, is func() bool) {
 func kubectl(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
 	return runHere(t, []string{"KUBECONFIG=" + env.cluster.Kubeconfig()}, stdin, kubectlPath(t), args...)
+}
+
+// kubectlAfter is kubectl for the end of a test, whose context is done by then.
+func kubectlAfter(t *testing.T, stdin string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), kubectlPath(t), append(args, "--request-timeout="+stepLimit.String())...)
+	cmd.Env = append(cmd.Environ(), "KUBECONFIG="+env.cluster.Kubeconfig())
+	cmd.Stdin = strings.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("kubectl %s: %v: %s", strings.Join(args, " "), err, out)
+	}
 }
 
 // kubectlPath is the kubectl that was built with the cluster, or else the machine's.

@@ -43,9 +43,15 @@ const (
 // createNetwork creates a NetworkAttachmentDefinition.
 func createNetwork(t *testing.T, namespace, name, config string) {
 	t.Helper()
+	createAnnotated(t, namespace, name, config, nil)
+}
+
+// createAnnotated creates one with annotations.
+func createAnnotated(t *testing.T, namespace, name, config string, annotations map[string]string) {
+	t.Helper()
 	body, err := json.Marshal(map[string]any{
 		"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
-		"metadata": map[string]string{"name": name, "namespace": namespace},
+		"metadata": map[string]any{"name": name, "namespace": namespace, "annotations": annotations},
 		"spec":     map[string]string{"config": config},
 	})
 	if err != nil {

@@ -32,6 +32,7 @@ func TestPlexus(t *testing.T) {
 		{"what an ADD and a DEL cost the API server", checkRequests},
 		{"the daemon has no privileges", checkPrivileges},
 		{"the daemon has few rights", checkRights},
+		{"devices", checkDevices},
 		{"isolation of namespaces", checkIsolation},
 		{"a Deployment of twenty pods", checkDeployment},
 		{"the daemon deleted, rolled and killed", checkDaemonChurn},
