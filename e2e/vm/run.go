@@ -23,6 +23,11 @@ import (
 )
 
 const (
+	// bootLimit is for the machine to start the program. Alone on two processors it takes five seconds.
+	bootLimit = 2 * time.Minute
+	// bootAttempts is how often it may fail to: about one of two hundred machines, each on a host under load, hung as it started.
+	bootAttempts = 3
+
 	// consoleLines of the kernel's messages are in the error about a guest that died.
 	consoleLines = 25
 	// errorLines of what a program said are in the error about it.
@@ -109,7 +114,7 @@ func (m *Machine) Run(ctx context.Context, c Config) (int, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Limit, fmt.Errorf("%w: the limit is %s", ErrTimeout, c.Limit))
 	defer cancel()
-	verdict, err := m.boot(ctx, c, f)
+	verdict, err := m.start(ctx, c, f)
 	if err != nil {
 		return 0, err
 	}
@@ -185,19 +190,30 @@ func copyFile(to, from string) error {
 	return errors.Join(err, out.Close())
 }
 
-// boot runs QEMU until the guest gives its verdict, and ends it.
-func (m *Machine) boot(ctx context.Context, c Config, f files) (guest.Verdict, error) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+// start boots the machine, again if it ends before the program has started.
+func (m *Machine) start(ctx context.Context, c Config, f files) (guest.Verdict, error) {
+	for attempt := 1; ; attempt++ {
+		verdict, started, err := m.boot(ctx, c, f)
+		if started || attempt == bootAttempts || !errors.Is(err, ErrCrashed) {
+			return verdict, err
+		}
+		fmt.Fprintf(m.log, "starting the virtual machine again: %v\n", err)
+	}
+}
+
+// boot runs QEMU until the guest gives its verdict, and ends it. It also tells whether the program has started.
+func (m *Machine) boot(ctx context.Context, c Config, f files) (guest.Verdict, bool, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 
 	output, outputEnd, err := os.Pipe()
 	if err != nil {
-		return guest.Verdict{}, err
+		return guest.Verdict{}, false, err
 	}
 	defer func() { _ = output.Close() }()
 	console, consoleEnd, err := os.Pipe()
 	if err != nil {
-		return guest.Verdict{}, errors.Join(err, outputEnd.Close())
+		return guest.Verdict{}, false, errors.Join(err, outputEnd.Close())
 	}
 	defer func() { _ = console.Close() }()
 	// By these names QEMU opens the pipes that it gets as its third and fourth file.
@@ -212,10 +228,14 @@ func (m *Machine) boot(ctx context.Context, c Config, f files) (guest.Verdict, e
 	err = cmd.Start()
 	if err = errors.Join(err, outputEnd.Close(), consoleEnd.Close()); err != nil {
 		if cause := context.Cause(ctx); cause != nil { // It was too late to start.
-			return guest.Verdict{}, cause
+			return guest.Verdict{}, false, cause
 		}
-		return guest.Verdict{}, fmt.Errorf("start the virtual machine: %w", err)
+		return guest.Verdict{}, false, fmt.Errorf("start the virtual machine: %w", err)
 	}
+	booting := time.AfterFunc(m.bootLimit, func() {
+		stop(fmt.Errorf("%w: it was not up after %s", ErrCrashed, m.bootLimit))
+	})
+	defer booting.Stop()
 
 	var consoleRead sync.WaitGroup
 	consoleRead.Go(func() {
@@ -225,25 +245,29 @@ func (m *Machine) boot(ctx context.Context, c Config, f files) (guest.Verdict, e
 		}
 		_, _ = io.Copy(io.MultiWriter(sinks...), console) // It is only for errors, and ends with QEMU.
 	})
-	verdict, err := guest.Copy(c.Output, output)
+	started := false
+	verdict, err := guest.Copy(c.Output, output, func() {
+		started = true
+		booting.Stop()
+	})
 	cause := context.Cause(ctx) // Before it is stopped here.
 	if err == nil || !errors.Is(err, guest.ErrNoVerdict) {
-		stop()
+		stop(nil)
 	}
 	errWait := cmd.Wait()
 	consoleRead.Wait()
 	switch {
 	case err == nil:
-		return verdict, nil
+		return verdict, started, nil
 	case !errors.Is(err, guest.ErrNoVerdict):
-		return guest.Verdict{}, fmt.Errorf("read from the virtual machine: %w", err)
+		return guest.Verdict{}, started, fmt.Errorf("read from the virtual machine: %w", err)
 	case cause != nil:
-		return guest.Verdict{}, cause
+		return guest.Verdict{}, started, fmt.Errorf("%w\n%s", cause, lastWords(kernel.kept))
+	case errWait != nil: // QEMU itself failed. Otherwise it ended because the guest did.
+		return guest.Verdict{}, started, fmt.Errorf("%w: QEMU: %w: %s", ErrCrashed, errWait, lastLines(complaints.kept, errorLines))
+	default:
+		return guest.Verdict{}, started, fmt.Errorf("%w:\n%s", ErrCrashed, lastWords(kernel.kept))
 	}
-	if errWait != nil { // QEMU itself failed. Otherwise it ended because the guest did.
-		return guest.Verdict{}, fmt.Errorf("%w: QEMU: %w: %s", ErrCrashed, errWait, lastLines(complaints.kept, errorLines))
-	}
-	return guest.Verdict{}, fmt.Errorf("%w:\n%s", ErrCrashed, lastWords(kernel.kept))
 }
 
 // tail keeps the last part of what is written to it.

@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -50,10 +51,12 @@ type Builder struct {
 
 // Machine is a virtual machine that can be run.
 type Machine struct {
-	module string
-	qemu   qemu
-	tools  tools
-	kernel string // Folder with vmlinux and lib/modules.
+	module    string
+	log       io.Writer
+	bootLimit time.Duration // Until the program starts.
+	qemu      qemu
+	tools     tools
+	kernel    string // Folder with vmlinux and lib/modules.
 }
 
 // part is a folder in the cache.
@@ -93,7 +96,10 @@ func (b Builder) home() string { return filepath.Join(b.Cache, "vm") }
 
 // Find returns the machine if all its parts are there, else ErrMissing.
 func (b Builder) Find(ctx context.Context) (*Machine, error) {
-	m := &Machine{module: b.Module, tools: tools{dir: b.dir(b.toolsPart())}, kernel: b.dir(b.kernelPart())}
+	m := &Machine{
+		module: b.Module, log: b.Log, bootLimit: bootLimit,
+		tools: tools{dir: b.dir(b.toolsPart())}, kernel: b.dir(b.kernelPart()),
+	}
 	needed := []string{m.tools.dir, m.kernel}
 	if path, ok := hostQEMU(ctx); ok {
 		m.qemu = qemu{argv: []string{path}}

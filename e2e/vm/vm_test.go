@@ -17,10 +17,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/e2e/image"
+	"github.com/plexus-cni/plexus/e2e/vm/guest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -364,6 +366,55 @@ func TestLastWordsOfAKernelBeginWithItsPanic(t *testing.T) {
 			got := string(lastWords([]byte(test.console)))
 			if !strings.HasPrefix(got, test.want) || strings.Count(got, "\n") >= consoleLines {
 				t.Errorf("got %q, want at most %d lines from %q on", got, consoleLines, test.want)
+			}
+		})
+	}
+}
+
+// fakeMachine is one whose QEMU is a script of sh, in a folder of its own with the file "frames": what a guest sends whose program
+// says "output" and exits with 3. The script's third file takes that.
+func fakeMachine(t *testing.T, script string) *Machine {
+	t.Helper()
+	dir := t.TempDir()
+	var frames bytes.Buffer
+	w := guest.NewWriter(&frames)
+	_, err := io.WriteString(w, "output")
+	if err = errors.Join(w.Start(), err, w.End(guest.Verdict{Code: 3}), os.WriteFile(filepath.Join(dir, "frames"), frames.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return &Machine{log: t.Output(), bootLimit: time.Minute, qemu: qemu{argv: []string{"sh", "-c", "cd " + dir + "; " + script}}}
+}
+
+func TestAMachineThatFailsToStartIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		script string
+		limit  time.Duration
+		want   string // In the error.
+	}{
+		"starts":                          {"cat frames >&3", time.Minute, ""},
+		"crashes once":                    {"mkdir first || cat frames >&3", time.Minute, ""},
+		"is ended by a signal once":       {"mkdir first && kill -9 $$; cat frames >&3", time.Minute, ""},
+		"hangs once":                      {"mkdir first && exec sleep 1000; cat frames >&3", 2 * time.Second, ""},
+		"always hangs":                    {"exec sleep 1000", time.Millisecond, "ended before the program did: it was not up after 1ms"},
+		"always crashes":                  {"exit 0", time.Minute, "ended before the program did"},
+		"crashes once the program runs":   {"mkdir first && exec head -c 16 frames >&3; cat frames >&3", time.Minute, "ended before the program did"},
+		"sends what no guest would, once": {"mkdir first && printf 'x\\0\\0\\0\\0' >&3; cat frames >&3", time.Minute, "unknown kind 'x'"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := fakeMachine(t, test.script)
+			m.bootLimit = test.limit
+			var out strings.Builder
+			verdict, err := m.start(t.Context(), Config{Output: &out}, files{})
+			if test.want != "" {
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("got %+v, %v, want %q", verdict, err, test.want)
+				}
+				return
+			}
+			if err != nil || verdict.Code != 3 || out.String() != "output" {
+				t.Errorf("got %+v, %v, output %q", verdict, err, &out)
 			}
 		})
 	}

@@ -44,6 +44,7 @@ type Verdict struct {
 
 // A frame is its kind, the length of its body in four bytes, big-endian, and the body.
 const (
+	kindStart   = 's'
 	kindOutput  = 'o'
 	kindVerdict = 'v'
 	headerSize  = 5
@@ -58,6 +59,9 @@ type Writer struct{ w io.Writer }
 
 // NewWriter returns a Writer to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+
+// Start says that the program starts now.
+func (w *Writer) Start() error { return w.frame(kindStart, nil) }
 
 // Write writes output.
 func (w *Writer) Write(p []byte) (int, error) {
@@ -87,9 +91,9 @@ func (w *Writer) frame(kind byte, body []byte) error {
 	return err
 }
 
-// Copy copies the output of a stream of frames to w as it arrives, and returns the verdict at its end.
-// If the stream ends before, the error is ErrNoVerdict.
-func Copy(w io.Writer, stream io.Reader) (Verdict, error) {
+// Copy copies the output of a stream of frames to w as it arrives, calls started when the program starts, and returns the verdict
+// at the end. If the stream ends before, the error is ErrNoVerdict.
+func Copy(w io.Writer, stream io.Reader, started func()) (Verdict, error) {
 	for {
 		var header [headerSize]byte
 		if _, err := io.ReadFull(stream, header[:]); err != nil {
@@ -100,6 +104,8 @@ func Copy(w io.Writer, stream io.Reader) (Verdict, error) {
 			return Verdict{}, fmt.Errorf("frame of %d bytes from the guest: at most %d are allowed", size, maxBody)
 		}
 		switch kind {
+		case kindStart:
+			started()
 		case kindOutput:
 			if _, err := io.CopyN(w, stream, size); err != nil {
 				return Verdict{}, ended(err)

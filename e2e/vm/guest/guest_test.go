@@ -18,6 +18,9 @@ func stream(tb testing.TB, verdict Verdict, texts ...string) []byte {
 	tb.Helper()
 	var sent bytes.Buffer
 	w := NewWriter(&sent)
+	if err := w.Start(); err != nil {
+		tb.Fatal(err)
+	}
 	for _, text := range texts {
 		if n, err := io.WriteString(w, text); err != nil || n != len(text) {
 			tb.Fatalf("write %d bytes: %d, %v", len(text), n, err)
@@ -44,9 +47,10 @@ func TestWhatIsWrittenComesOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out strings.Builder
-			verdict, err := Copy(&out, bytes.NewReader(stream(t, test.verdict, test.texts...)))
-			if err != nil {
-				t.Fatal(err)
+			starts := 0
+			verdict, err := Copy(&out, bytes.NewReader(stream(t, test.verdict, test.texts...)), func() { starts++ })
+			if err != nil || starts != 1 {
+				t.Fatalf("%d starts, %v", starts, err)
 			}
 			if diff := cmp.Diff(test.verdict, verdict); diff != "" {
 				t.Errorf("verdict (-want +got):\n%s", diff)
@@ -62,7 +66,7 @@ func TestAStreamThatEndsAnywhereBeforeItsVerdictHasNone(t *testing.T) {
 	t.Parallel()
 	whole := stream(t, Verdict{Code: 1}, "text")
 	for n := range whole {
-		if _, err := Copy(io.Discard, bytes.NewReader(whole[:n])); !errors.Is(err, ErrNoVerdict) {
+		if _, err := Copy(io.Discard, bytes.NewReader(whole[:n]), func() {}); !errors.Is(err, ErrNoVerdict) {
 			t.Errorf("after %d bytes: got %v, want %v", n, err, ErrNoVerdict)
 		}
 	}
@@ -88,7 +92,7 @@ func TestWhatGoesWrongIsNotTakenForTheEndOfTheGuest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := Copy(test.out, bytes.NewReader(test.stream))
+			_, err := Copy(test.out, bytes.NewReader(test.stream), func() {})
 			if err == nil || errors.Is(err, ErrNoVerdict) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -101,7 +105,7 @@ func FuzzCopy(f *testing.F) {
 	f.Add([]byte("o\x00\x00\x00\x02ab"))
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		var out bytes.Buffer
-		_, err := Copy(&out, bytes.NewReader(sent))
+		_, err := Copy(&out, bytes.NewReader(sent), func() {})
 		if err == nil && out.Len()+headerSize > len(sent) {
 			t.Errorf("%d bytes of output and a verdict came out of %d bytes", out.Len(), len(sent))
 		}

@@ -49,6 +49,7 @@ func Main() error {
 	if err := load(task.System); err != nil {
 		return err
 	}
+	fmt.Fprintln(os.Stderr, "vminit: modules of the system are loaded")
 	ctx := context.Background()
 	port, err := openPort(ctx)
 	if err != nil {
@@ -167,7 +168,7 @@ func openPort(ctx context.Context) (*os.File, error) {
 }
 
 // perform does the task. An error says that the program did not run.
-func perform(ctx context.Context, task Task, out io.Writer) (Verdict, error) {
+func perform(ctx context.Context, task Task, out *Writer) (Verdict, error) {
 	const options = "trans=virtio,version=9p2000.L,msize=262144"
 	if err := errors.Join(os.MkdirAll(WorkDir, 0o755), unix.Mount(WorkTag, WorkDir, "9p", 0, options)); err != nil {
 		return Verdict{}, fmt.Errorf("mount the work folder: %w", err)
@@ -175,7 +176,11 @@ func perform(ctx context.Context, task Task, out io.Writer) (Verdict, error) {
 	if err := load(task.Modules); err != nil {
 		return Verdict{}, err
 	}
+	fmt.Fprintln(os.Stderr, "vminit: modules of the program are loaded")
 	if err := bringUp(ctx); err != nil {
+		return Verdict{}, err
+	}
+	if err := out.Start(); err != nil {
 		return Verdict{}, err
 	}
 	code, err := run(task, out)
