@@ -12,8 +12,8 @@ CNI_BIN    ?= /opt/cni/bin
 FUZZTIME   ?= 10s
 # What the image is called in the archive; the manifests use it.
 IMAGE      ?= docker.io/library/plexus:dev
-# Which benchmarks run.
-BENCH      ?= .
+# What `make bench` measures: -quick takes a minute or two, -full a quarter of an hour.
+BENCH      ?= -quick
 
 BIN        := $(CURDIR)/bin
 RELEASE    := -trimpath -ldflags='-s -w'
@@ -97,8 +97,8 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 	done
 
 .PHONY: bench
-bench: ## Run the benchmarks, or those that match BENCH
-	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+bench: build plugins ## Measure what Plexus costs beside its delegates (BENCH='-full -json FILE'; see docs/performance.md)
+	go run ./bench -bin $(BIN) $(BENCH)
 
 .PHONY: cover
 cover: deps ## Run all tests and write coverage.html

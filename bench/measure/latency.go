@@ -1,0 +1,179 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package measure
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/plexus-cni/plexus/bench/host"
+	"github.com/plexus-cni/plexus/bench/report"
+	"github.com/plexus-cni/plexus/bench/stats"
+)
+
+// warmUp is how many pods of a cell the round takes that does not count.
+const warmUp = 8
+
+// series is what one contender did in a cell.
+type series struct {
+	add, del             []time.Duration
+	addMedian, delMedian []float64 // of each round, in milliseconds
+	addRate, delRate     []float64 // calls a second, of each round
+}
+
+// latencies measures one cell.
+func (m *runner) latencies(ctx context.Context, c *host.Cluster, cell Cell) error {
+	sandboxes, err := c.Sandboxes(cell.Workload, cell.AtOnce)
+	if err != nil {
+		return err
+	}
+	for _, contender := range c.Contenders {
+		if err = m.tryOut(ctx, c, contender, sandboxes[:min(warmUp, len(sandboxes))]); err != nil {
+			return err
+		}
+	}
+	all := make(map[string]*series, len(c.Contenders))
+	for round := range cell.Rounds {
+		for i, contender := range turn(c.Contenders, round) {
+			m.progress(cell.describe(), round*len(c.Contenders)+i, cell.Rounds*len(c.Contenders))
+			add, del, err := addAndDel(ctx, contender, renew(c, sandboxes))
+			if err != nil {
+				return err
+			}
+			s := all[contender.Name]
+			if s == nil {
+				s = &series{}
+				all[contender.Name] = s
+			}
+			s.note(add, del)
+		}
+	}
+	floor := all[c.Contenders[0].Name]
+	for _, contender := range c.Contenders {
+		l := all[contender.Name].against(floor, cell.AtOnce)
+		l.Workload, l.Contender, l.AtOnce = cell.Workload, contender.Name, cell.AtOnce
+		left, err := contender.Left(netnsOf(sandboxes)...)
+		if err != nil {
+			return err
+		}
+		l.Left = len(left)
+		m.report.Latencies = append(m.report.Latencies, l)
+	}
+	return nil
+}
+
+// tryOut is the round that does not count: it shows that the contender makes all interfaces.
+func (m *runner) tryOut(ctx context.Context, c *host.Cluster, contender *host.Contender, sandboxes []host.Sandbox) error {
+	m.progress("warm up "+contender.Name, 0, 1)
+	fresh := renew(c, sandboxes)
+	_, err := atOnce(fresh, func(s host.Sandbox) error { return contender.Add(ctx, s) })
+	if err == nil && fresh[0].Kind == host.Real {
+		err = host.CheckInterfaces(fresh[0])
+	}
+	_, delErr := atOnce(fresh, func(s host.Sandbox) error { return contender.Del(context.WithoutCancel(ctx), s) })
+	if err != nil {
+		return fmt.Errorf("contender %s: %w", contender.Name, err)
+	}
+	return delErr
+}
+
+func netnsOf(sandboxes []host.Sandbox) []string {
+	var paths []string
+	for _, s := range sandboxes {
+		paths = append(paths, s.NetNS)
+	}
+	return paths
+}
+
+func (s *series) note(add, del times) {
+	s.add, s.del = append(s.add, add.calls...), append(s.del, del.calls...)
+	s.addMedian = append(s.addMedian, stats.Summarize(add.calls).Median)
+	s.delMedian = append(s.delMedian, stats.Summarize(del.calls).Median)
+	s.addRate = append(s.addRate, float64(len(add.calls))/add.whole.Seconds())
+	s.delRate = append(s.delRate, float64(len(del.calls))/del.whole.Seconds())
+}
+
+// against compares a series with that of the floor.
+func (s *series) against(floor *series, atOnce int) report.Latency {
+	l := report.Latency{
+		Add: report.Verb{Summary: stats.Summarize(s.add), PerSecond: stats.Median(s.addRate)},
+		Del: report.Verb{Summary: stats.Summarize(s.del), PerSecond: stats.Median(s.delRate)},
+	}
+	floorAdd, floorDel := stats.Summarize(floor.add).Median, stats.Summarize(floor.del).Median
+	l.Add.Ratio, l.Del.Ratio = stats.Ratio(l.Add.Median, floorAdd), stats.Ratio(l.Del.Median, floorDel)
+	l.Add.Own, l.Del.Own = l.Add.Median-floorAdd, l.Del.Median-floorDel
+	if atOnce == 1 {
+		l.Add.Own, l.Del.Own = pairedDifference(s.addMedian, floor.addMedian), pairedDifference(s.delMedian, floor.delMedian)
+	}
+	return l
+}
+
+// pairedDifference is the median of the differences, round by round: what made a round slow for both plays no part.
+func pairedDifference(a, b []float64) float64 {
+	differences := make([]float64, min(len(a), len(b)))
+	for i := range differences {
+		differences[i] = a[i] - b[i]
+	}
+	return stats.Median(differences)
+}
+
+// starts measures how long programs take to start: the contenders' first ones, and for comparison a reference plugin.
+func (m *runner) starts(ctx context.Context, c *host.Cluster) error {
+	if m.plan.Starts == 0 {
+		return nil
+	}
+	var programs []string
+	seen := map[string]bool{}
+	for _, contender := range c.Contenders {
+		path, err := contender.Program()
+		if err != nil {
+			return err
+		}
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return err
+		}
+		if !seen[path] {
+			seen[path] = true
+			programs = append(programs, path)
+		}
+	}
+	took := make([][]time.Duration, len(programs))
+	for round := range m.plan.Starts + 1 {
+		m.progress("start of programs", round, m.plan.Starts+1)
+		for i, program := range programs {
+			d, err := timeStart(ctx, program)
+			if err != nil {
+				return err
+			}
+			if round > 0 {
+				took[i] = append(took[i], d)
+			}
+		}
+	}
+	for i, program := range programs {
+		info, err := os.Stat(program)
+		if err != nil {
+			return err
+		}
+		m.report.Starts = append(m.report.Starts, report.Start{Program: filepath.Base(program), Bytes: info.Size(), Version: stats.Summarize(took[i])})
+	}
+	return nil
+}
+
+func timeStart(ctx context.Context, program string) (time.Duration, error) {
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Env = []string{"CNI_COMMAND=VERSION"}
+	cmd.Stdin = bytes.NewReader([]byte(`{"cniVersion":"1.0.0"}`))
+	start := time.Now()
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, fmt.Errorf("%s VERSION: %w: %s", program, err, out)
+	}
+	return time.Since(start), nil
+}
