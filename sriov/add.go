@@ -94,15 +94,16 @@ func (c *call) free(ctx context.Context, device sysfs.Address) error {
 	if err != nil {
 		return fmt.Errorf("VF %s: find out whether its owner's sandbox lives: %w", device, err)
 	}
-	if lives && !r.Owner.is(c.containerID, c.ifName) {
+	if lives && !r.Released && !r.Owner.is(c.containerID, c.ifName) {
 		return fmt.Errorf("%w: %s belongs to %s, in sandbox %s: it is free when that one's DEL is done; if no such pod exists any more, run GC or delete the sandbox", ErrInUse, device, r.Owner, r.NetNS)
 	}
 	c.Log.Info("undo what an earlier owner left", "device", device, "owner", r.Owner.String())
-	if err = c.undo(ctx, r); err != nil {
+	left, err := c.undo(ctx, r)
+	if err != nil {
 		return fmt.Errorf("undo what %s left of VF %s: %w", r.Owner, device, err)
 	}
-	if left, err := c.load(device); err != nil || left != nil {
-		return errors.Join(err, fmt.Errorf("%w: %s has not come back from the network namespace of %s, which something still holds: find the process with `lsns -t net` and end it", ErrInUse, device, r.Owner))
+	if len(left) > 0 {
+		return fmt.Errorf("%w: %s is not as it was before %s had it: %s", ErrInUse, device, r.Owner, oneLine(left))
 	}
 	return nil
 }
@@ -156,7 +157,8 @@ func (p *Plugin) look(address sysfs.Address) (*target, error) {
 
 // isUserspace reports whether a driver hands the device to a program, without an interface (DPDK, virtual machines).
 func isUserspace(driver string) bool {
-	return slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio"}, driver)
+	// Those of vendors that can migrate a VF, as mlx5_vfio_pci, are vfio-pci and more.
+	return slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio"}, driver) || strings.HasSuffix(strings.ReplaceAll(driver, "_", "-"), "-vfio-pci")
 }
 
 // infiniBand is ARPHRD_INFINIBAND, as sysfs tells the type of a link.
@@ -318,7 +320,7 @@ func (c *call) setVF(ctx context.Context, cfg *Config, t *target, r *Record) err
 		if err := c.step("set " + string(s)); err != nil {
 			return err
 		}
-		if err := c.Kernel.SetVF(t.vf.PFNetDev, s, r.Want); err != nil {
+		if err := c.setOnPF(ctx, t.vf.PFNetDev, s, r.Want); err != nil {
 			return explain(err, s, cfg, t)
 		}
 	}
@@ -334,11 +336,12 @@ func (c *call) setVF(ctx context.Context, cfg *Config, t *target, r *Record) err
 	})
 }
 
-// settle tries again while a driver is not done with what it was told before. There is no event for that.
-func settle(ctx context.Context, try func() error) error {
+// settle tries again while a driver is not done with what it was told before, as it tells by EAGAIN, EBUSY, or one of also: i40e and ice
+// reset a VF for many a setting. There is no event for that.
+func settle(ctx context.Context, try func() error, also ...error) error {
 	for n := 1; ; n++ {
 		err := try()
-		again := errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EADDRNOTAVAIL)
+		again := slices.ContainsFunc(append(also, syscall.EAGAIN, syscall.EBUSY), func(e error) bool { return errors.Is(err, e) })
 		if !again || n == settleTries {
 			return err
 		}
@@ -352,9 +355,9 @@ func settle(ctx context.Context, try func() error) error {
 
 // explain adds to the kernel's error what it means for this setting.
 func explain(err error, s netdev.VFSetting, cfg *Config, t *target) error {
-	why := ""
+	var why string
 	switch {
-	case errors.Is(err, syscall.EPROTONOSUPPORT):
+	case s == netdev.VFVLAN && errors.Is(err, syscall.EPROTONOSUPPORT):
 		why = fmt.Sprintf("the NIC's driver does not support \"vlanProto\" %s: use 802.1q", cfg.VLAN.Proto)
 	case errors.Is(err, syscall.EOPNOTSUPP):
 		why = "the NIC's driver does not support this option: leave it out of the network's configuration"
@@ -380,7 +383,7 @@ func (c *call) attach(ctx context.Context, cfg *Config, link netdev.Link, r *Rec
 		if err := c.step("link " + string(s)); err != nil {
 			return err
 		}
-		return c.Kernel.SetLink(netns, s, to)
+		return c.setLink(ctx, netns, s, to)
 	}
 	if link.Up {
 		// Kernels of old do not rename what is up.
@@ -434,7 +437,7 @@ func (c *call) move(ctx context.Context, cfg *Config, link netdev.Link, r *Recor
 		}
 		link = back
 		return refused
-	})
+	}, syscall.EADDRNOTAVAIL, syscall.EACCES)
 	if err != nil {
 		return link, fmt.Errorf("VF %s: %w", r.Device, err)
 	}
@@ -459,7 +462,7 @@ func (c *call) comeBack(ctx context.Context, r *Record, reset bool) (netdev.Link
 		return netdev.Link{}, err
 	}
 	if reset {
-		err = c.reset(back)
+		err = c.reset(ctx, back)
 	}
 	return *back, err
 }
@@ -502,7 +505,7 @@ func (c *call) address(ctx context.Context, cfg *Config, result *types100.Result
 		return netdev.Addressing{}, err
 	}
 	for _, ip := range ipam.IPs {
-		ip.Interface = types100.Int(0)
+		ip.Interface = new(0)
 	}
 	result.IPs, result.Routes = ipam.IPs, ipam.Routes
 	if ipam.DNS.Nameservers != nil || ipam.DNS.Domain != "" || ipam.DNS.Search != nil || ipam.DNS.Options != nil {
@@ -555,7 +558,8 @@ func (c *call) rollBack(ctx context.Context, cfg *Config, r *Record, cause error
 	if cfg.IPAM != "" {
 		errs = append(errs, c.ipamDel(ctx, cfg.IPAM))
 	}
-	errs = append(errs, c.undo(ctx, r), removeFile(cfg.DeviceInfoFile))
+	left, err := c.undo(ctx, r)
+	errs = append(append(errs, left...), err, removeFile(cfg.DeviceInfoFile))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w; and it could not be undone, the next DEL tries again: %s", cause, err.Error())
 	}

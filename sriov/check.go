@@ -45,6 +45,7 @@ func (c *call) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	now.MAC = administrativeMAC(r, now, r.PodLink.MAC)
 	for _, s := range settings() {
 		differs("\""+string(s)+"\"", now.Value(s), r.Want.Value(s))
 	}
@@ -137,7 +138,7 @@ func (c *call) forward(ctx context.Context, cfg *Config) error {
 
 // gc takes back the VFs of this network whose attachments are gone (CNI 1.1.0 §2, GC). It goes on after an error.
 func (c *call) gc(ctx context.Context) error {
-	cfg, err := ParseConfig(c.stdin, c.args, true)
+	cfg, err := c.tolerantConfig()
 	if err != nil {
 		return err
 	}
@@ -176,5 +177,5 @@ func (p *Plugin) collect(ctx context.Context, device sysfs.Address, network stri
 		return err
 	}
 	p.Log.Info("take back a VF whose pod is gone", "device", device, "owner", r.Owner.String())
-	return p.undo(ctx, r)
+	return p.giveBack(ctx, r)
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -53,8 +54,6 @@ type Config struct {
 	DNS types.DNS
 	// PrevResult is the result of an ADD, for CHECK.
 	PrevResult *types100.Result
-	// LogFile and LogLevel are those of the standalone plugin.
-	LogFile, LogLevel string
 }
 
 // rawConfig is the configuration as it is written. Its keys are those of the NADs that exist.
@@ -73,8 +72,6 @@ type rawConfig struct {
 	MTU          *int    `json:"mtu"`
 	Promisc      *bool   `json:"promisc"`
 	AllMulticast *bool   `json:"allMulticast"`
-	LogLevel     string  `json:"logLevel"`
-	LogFile      string  `json:"logFile"`
 	Runtime      struct {
 		MAC            string `json:"mac"`
 		DeviceID       string `json:"deviceID"`
@@ -105,7 +102,6 @@ func parseConfig(conf []byte, args string) (*Config, error) {
 	c := &Config{
 		CNIVersion: cmp.Or(raw.CNIVersion, "0.1.0"), Network: raw.Name, IPAM: raw.IPAM.Type, DNS: raw.DNS,
 		Promisc: raw.Promisc, AllMulticast: raw.AllMulticast, DeviceInfoFile: raw.Runtime.DeviceInfoFile,
-		LogFile: raw.LogFile, LogLevel: raw.LogLevel,
 	}
 	if raw.Runtime.InfiniBandGUID != "" {
 		return nil, errors.New(`"runtimeConfig.infinibandGUID": InfiniBand VFs are not supported yet: use the ib-sriov plugin for this network`)
@@ -271,8 +267,20 @@ func (c *Config) parseMAC(raw *rawConfig, args string) error {
 
 func (c *Config) parsePrevResult(conf []byte) error {
 	var base types.PluginConf
-	if err := json.Unmarshal(conf, &base); err != nil {
-		return err
+	var lists struct {
+		Result struct {
+			Interfaces []json.RawMessage `json:"interfaces"`
+			IPs        []json.RawMessage `json:"ips"`
+			Routes     []json.RawMessage `json:"routes"`
+		} `json:"prevResult"`
+	}
+	if err := errors.Join(json.Unmarshal(conf, &base), json.Unmarshal(conf, &lists)); err != nil {
+		return decodeError(err)
+	}
+	// The CNI library's conversions follow the pointers that these would be.
+	isNull := func(item json.RawMessage) bool { return string(item) == "null" }
+	if slices.ContainsFunc(slices.Concat(lists.Result.Interfaces, lists.Result.IPs, lists.Result.Routes), isNull) {
+		return errors.New(`"prevResult" has null in a list: hand over the result of the ADD`)
 	}
 	if err := version.ParsePrevResult(&base); err != nil {
 		return fmt.Errorf("\"prevResult\": %w", err)

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/plexus-cni/plexus/annotations"
 )
@@ -21,7 +22,7 @@ func (p *Plugin) writeDeviceInfo(path string, t *target) error {
 		return nil
 	}
 	info := annotations.DeviceInfo{Type: "pci", Version: "1.1.0", PCI: &annotations.PCIDevice{
-		PCIAddress: string(t.vf.Address), PFPCIAddress: string(t.vf.PF),
+		PCIAddress: string(t.vf.Address), PFPCIAddress: string(t.vf.PF), RDMADevice: strings.Join(t.device.RDMA, ","),
 	}}
 	representor, err := p.Sysfs.Representor(t.vf.PFNetDev, t.vf.Index)
 	if err != nil {
@@ -32,10 +33,10 @@ func (p *Plugin) writeDeviceInfo(path string, t *target) error {
 	if err != nil {
 		return fmt.Errorf("device-info file: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // pods mount it, to be read
+	if err = os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // pods mount it, to be read
 		return fmt.Errorf("device-info file: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444) // as device plugins do
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444) //nolint:gosec // pods read it; as device plugins do
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -43,7 +44,7 @@ func (p *Plugin) writeDeviceInfo(path string, t *target) error {
 		return fmt.Errorf("device-info file: %w", err)
 	}
 	_, err = f.Write(data)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("device-info file: %w", err)
 	}
 	return nil

@@ -4,12 +4,15 @@
 package sriov
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,22 +79,28 @@ func (c *call) releaseLegacy(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	// It may have been given to another pod since: what is on file is history then.
 	if other, err := c.load(r.Device); err != nil || other != nil {
-		// It was given to another pod since: what is on file is history.
-		return errors.Join(err, c.forgetLegacy(file, r))
+		return errors.Join(err, removeLegacy(file, c.legacyMark(r.Device)))
+	}
+	if superseded, err := c.isSuperseded(file, r.Device); err != nil || superseded {
+		return errors.Join(err, removeLegacy(file))
 	}
 	// From here on it is ours, whatever interrupts us.
+	if err := c.completeLegacy(r); err != nil {
+		return err
+	}
 	if err := c.records().Save(string(r.Device), r); err != nil {
 		return fmt.Errorf("record VF %s: %w", r.Device, err)
 	}
-	if err := c.undo(ctx, r); err != nil {
+	if err := c.giveBack(ctx, r); err != nil {
 		return err
 	}
-	return c.forgetLegacy(file, r)
+	return removeLegacy(file, c.legacyMark(r.Device))
 }
 
-func (p *Plugin) forgetLegacy(file string, r *Record) error {
-	for _, path := range []string{p.legacyMark(r.Device), file} {
+func removeLegacy(files ...string) error {
+	for _, path := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("state of sriov-cni: %w", err)
 		}
@@ -99,7 +108,35 @@ func (p *Plugin) forgetLegacy(file string, r *Record) error {
 	return nil
 }
 
-// loadLegacy translates a state of sriov-cni into a record; nil when there is none, or when its device is there no more.
+// isSuperseded reports whether sriov-cni has given the device to another attachment after that of a state: sriov-cni does not look whether
+// an earlier one has had its DEL.
+func (p *Plugin) isSuperseded(file string, device sysfs.Address) (bool, error) {
+	own, err := os.Stat(file)
+	if err != nil {
+		return false, fmt.Errorf("state of sriov-cni: %w", err)
+	}
+	entries, err := os.ReadDir(p.LegacyDir)
+	if err != nil {
+		return false, fmt.Errorf("state of sriov-cni: %w", err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || !info.ModTime().After(own.ModTime()) {
+			continue // one that has gone meanwhile is none
+		}
+		data, err := readSmall(filepath.Join(p.LegacyDir, e.Name()))
+		if err != nil {
+			continue
+		}
+		if r, err := parseLegacy(data); err == nil && r.Device == device {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// loadLegacy translates a state of sriov-cni into a record; nil when there is none. One that can not be read is none, as it is for
+// sriov-cni: a pod must not terminate for ever because of it.
 func (c *call) loadLegacy(file string) (*Record, error) {
 	data, err := readSmall(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,44 +145,84 @@ func (c *call) loadLegacy(file string) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state of sriov-cni: %w", err)
 	}
+	r, err := parseLegacy(data)
+	if err != nil {
+		c.Log.Error("a state of sriov-cni can not be read: its VF keeps the settings that it has", "file", file, "error", err)
+		return nil, nil
+	}
+	r.Owner.ContainerID, r.Owner.IfName, r.Owner.Pod, r.NetNS = c.containerID, c.ifName, podOf(c.args), c.netns
+	if r.NetNS == "" {
+		// The mark is of this attachment, unless a later one has taken the VF, which is looked for before anything is touched.
+		mark, err := readSmall(c.legacyMark(r.Device))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("the mark that sriov-cni left on VF %s: %w", r.Device, err)
+		}
+		r.NetNS = strings.TrimSpace(string(mark))
+	}
+	return r, nil
+}
+
+// parseLegacy reads a state of sriov-cni. Its owner and its sandbox are not in it.
+func parseLegacy(data []byte) (*Record, error) {
 	var s legacyState
 	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("state of sriov-cni: %s: %w: remove the file if the VF is in order", file, err)
+		return nil, err
 	}
 	device, err := sysfs.ParseAddress(s.DeviceID)
 	if err != nil {
-		return nil, fmt.Errorf("state of sriov-cni: %s: %w: remove the file if the VF is in order", file, err)
+		return nil, err
 	}
+	o := s.Orig
 	r := &Record{
-		Version: recordVersion, Device: device, Attached: true, NetNS: c.netns,
-		Owner: Owner{ContainerID: c.containerID, IfName: c.ifName, Network: s.Name, Pod: podOf(c.args)},
-		Link:  Link{Name: s.Orig.HostIFName, MAC: s.Orig.EffectiveMAC, MTU: s.Orig.MTU},
+		Version: recordVersion, Device: device, Attached: true, Owner: Owner{Network: s.Name},
+		Link: Link{Name: o.HostIFName, MAC: o.EffectiveMAC, MTU: o.MTU},
 		VF: netdev.VF{
-			MAC: s.Orig.AdminMAC, VLAN: netdev.VLAN{ID: s.Orig.Vlan, QoS: s.Orig.VlanQoS, Proto: netdev.VLANProto8021Q},
-			MinTxMbps: s.Orig.MinTxRate, MaxTxMbps: s.Orig.MaxTxRate,
-			SpoofCheck: s.Orig.SpoofChk, Trust: s.Orig.Trust, LinkState: netdev.LinkStateAuto,
+			MAC: o.AdminMAC, VLAN: netdev.VLAN{ID: o.Vlan, QoS: o.VlanQoS, Proto: netdev.VLANProto8021Q},
+			MinTxMbps: o.MinTxRate, MaxTxMbps: o.MaxTxRate,
+			SpoofCheck: o.SpoofChk, Trust: o.Trust, LinkState: netdev.LinkStateAuto,
 		},
 	}
 	const ethP8021AD = 0x88a8
-	if s.Orig.VlanProto == ethP8021AD {
+	if o.VlanProto == ethP8021AD {
 		r.VF.VLAN.Proto = netdev.VLANProto8021AD
 	}
-	if states := []string{netdev.LinkStateAuto, netdev.LinkStateEnable, netdev.LinkStateDisable}; int(s.Orig.LinkState) < len(states) {
-		r.VF.LinkState = states[s.Orig.LinkState]
+	// As in linux/if_link.h; 0, and what is to come, is auto.
+	switch o.LinkState {
+	case 1:
+		r.VF.LinkState = netdev.LinkStateEnable
+	case 2:
+		r.VF.LinkState = netdev.LinkStateDisable
 	}
-	if r.BootID, err = c.Kernel.BootID(); err != nil {
-		return nil, err
+	const maxName = 15 // bytes of an interface's name (IFNAMSIZ)
+	switch {
+	case len(o.HostIFName) > maxName || strings.ContainsAny(o.HostIFName, "/: \t\n\x00") || o.HostIFName == "." || o.HostIFName == "..":
+		return nil, fmt.Errorf("HostIFName is %.64q, which no interface can be called", o.HostIFName)
+	case o.Vlan < 0 || o.Vlan > 4095 || o.VlanQoS < 0 || o.VlanQoS > 7:
+		return nil, fmt.Errorf("there is no VLAN %d with QoS %d", o.Vlan, o.VlanQoS)
+	case o.MinTxRate < 0 || o.MinTxRate > math.MaxInt32 || o.MaxTxRate < 0 || o.MaxTxRate > math.MaxInt32:
+		return nil, fmt.Errorf("there are no rates of %d and %d Mbit/s", o.MinTxRate, o.MaxTxRate)
+	case o.MTU < 0 || o.MTU > math.MaxInt32:
+		return nil, fmt.Errorf("there is no MTU %d", o.MTU)
 	}
-	if c.netns != "" {
-		if r.NetNSID, err = c.Kernel.NetNSID(c.netns); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, mac := range []string{o.AdminMAC, o.EffectiveMAC} {
+		if _, err := net.ParseMAC(mac); err != nil && mac != "" {
 			return nil, err
 		}
 	}
-	return r, c.completeLegacy(r)
+	return r, nil
 }
 
-// completeLegacy adds what sriov-cni does not keep: the VF's number, and its device as the kernel names it.
+// completeLegacy adds what sriov-cni does not keep: the VF's number, its device as the kernel names it, and which sandbox and boot it is.
 func (c *call) completeLegacy(r *Record) error {
+	var err error
+	if r.BootID, err = c.Kernel.BootID(); err != nil {
+		return err
+	}
+	if r.NetNS != "" {
+		if r.NetNSID, err = c.Kernel.NetNSID(r.NetNS); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	vf, err := c.Sysfs.VF(r.Device)
 	if errors.Is(err, sysfs.ErrNotFound) {
 		return nil // nothing to undo, and undo finds that out
@@ -161,13 +238,12 @@ func (c *call) completeLegacy(r *Record) error {
 	if r.Link.Name != "" {
 		r.Parent = device.Parent
 	}
-	if netdev.IsZeroMAC(r.VF.MAC) && r.VF.MAC == "" {
-		now, err := c.Kernel.VF(vf.PFNetDev, vf.Index)
-		if err != nil {
-			return err
-		}
-		r.VF.MAC = now.MAC // sriov-cni did not keep it, so it did not change it
+	now, err := c.Kernel.VF(vf.PFNetDev, vf.Index)
+	if err != nil {
+		return err
 	}
+	r.VF.MAC = cmp.Or(r.VF.MAC, now.MAC) // what sriov-cni did not keep, it did not change
+	r.Want = now
 	return nil
 }
 

@@ -40,6 +40,7 @@ type node struct {
 	fake    *netdev.Fake
 	drivers map[string]string // by PCI address; a VF that is not in it does not exist
 	noLink  bool              // the PF is InfiniBand
+	rdma    []string          // the InfiniBand devices of each VF
 	plugin  *sriov.Plugin
 	ipam    *ipam
 	dir     string
@@ -176,7 +177,11 @@ func (l live) tree() fstest.MapFS {
 	file(pfDir+"/sriov_totalvfs", "8")
 	file(pfDir+"/sriov_numvfs", fmt.Sprint(len(l.n.drivers)))
 	for address, driver := range l.n.drivers {
-		link(function(address, driver)+"/physfn", "../"+pfPCI)
+		dir := function(address, driver)
+		link(dir+"/physfn", "../"+pfPCI)
+		for _, name := range l.n.rdma {
+			file(dir+"/infiniband/"+name+"/node_type", "1: CA")
+		}
 		link(pfDir+"/virtfn"+address[len(address)-1:], "../"+address)
 	}
 	return t

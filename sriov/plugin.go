@@ -172,7 +172,11 @@ func (c *call) ipamAdd(ctx context.Context, cfg *Config) (*types100.Result, erro
 	if err != nil {
 		return nil, err
 	}
-	raw, err := version.NewResult(cfg.CNIVersion, out)
+	var printed types.PluginConf
+	if err = json.Unmarshal(out, &printed); err != nil {
+		return nil, fmt.Errorf("IPAM %s: its result: %w", cfg.IPAM, err)
+	}
+	raw, err := version.NewResult(cmp.Or(printed.CNIVersion, cfg.CNIVersion), out)
 	if err != nil {
 		return nil, fmt.Errorf("IPAM %s: its result: %w", cfg.IPAM, err)
 	}

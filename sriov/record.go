@@ -37,6 +37,8 @@ type Record struct {
 	PodLink Link      `json:"podLink,omitzero"`
 	// Attached is set when the ADD was complete.
 	Attached bool `json:"attached,omitempty"`
+	// Released is set when the owner has no claim any more, but not all could be undone.
+	Released bool `json:"released,omitempty"`
 }
 
 // Owner is the attachment that a VF was given to.
@@ -109,7 +111,11 @@ func (p *Plugin) load(device sysfs.Address) (*Record, error) {
 // loaded again under the device's lock.
 func (p *Plugin) find(hint sysfs.Address, containerID, ifName string) (sysfs.Address, error) {
 	if hint != "" {
-		if r, err := p.load(hint); err == nil && r != nil && r.Owner.is(containerID, ifName) {
+		r, err := p.load(hint)
+		if err != nil && !errors.Is(err, record.ErrCorrupt) {
+			return "", err // not to be taken for free
+		}
+		if err == nil && r != nil && r.Owner.is(containerID, ifName) {
 			return hint, nil
 		}
 	}

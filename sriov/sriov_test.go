@@ -546,6 +546,7 @@ func TestWhatOnlyTheKernelCanTell(t *testing.T) {
 		"lowest rate":                    {map[string]any{"min_tx_rate": 100}, "SetVF rate", syscall.EINVAL, false, []string{"min_tx_rate"}},
 		"rate above the link's":          {map[string]any{"max_tx_rate": 100000}, "SetVF rate", syscall.EINVAL, false, []string{"rate", "above that of the link"}},
 		"VLAN":                           {map[string]any{"vlan": 5}, "SetVF vlan", syscall.EINVAL, false, []string{"vlan", "dmesg"}},
+		"an error of another setting":    {map[string]any{"trust": "on"}, "SetVF trust", syscall.EPROTONOSUPPORT, false, []string{"trust", "protocol not supported"}},
 		"not allowed":                    {map[string]any{"trust": "on"}, "SetVF trust", syscall.EPERM, false, []string{"trust", "firmware"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -589,9 +590,9 @@ func TestPrecedenceOfMACs(t *testing.T) {
 		c: {map[string]any{"mac": c}, ""},
 	} {
 		n := newNode(t)
-		args := podA()
-		args.extra = tc.extra
-		n.must("ADD", args, config(vf0, tc.keys))
+		p := podA()
+		p.extra = tc.extra
+		n.must("ADD", p, config(vf0, tc.keys))
 		if _, link, _ := n.fake.Where(vf0); link.MAC.String() != want {
 			t.Errorf("MAC is %s, want %s", link.MAC, want)
 		}
@@ -753,6 +754,7 @@ func TestDamagedRecordDoesNotTakeAVFOutOfService(t *testing.T) {
 func TestDeviceInfo(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
+	n.rdma = []string{"mlx5_2", "mlx5_3"}
 	file := filepath.Join(n.dir, "info", "cni", "fast")
 	conf := config(vf3, map[string]any{"runtimeConfig": map[string]any{"CNIDeviceInfoFile": file, "deviceID": vf0}})
 	n.must("ADD", podA(), conf)
@@ -760,7 +762,7 @@ func TestDeviceInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"type":"pci","version":"1.1.0","pci":{"pci-address":"0000:03:02.0","pf-pci-address":"0000:03:00.0"}}`
+	want := `{"type":"pci","version":"1.1.0","pci":{"pci-address":"0000:03:02.0","rdma-device":"mlx5_2,mlx5_3","pf-pci-address":"0000:03:00.0"}}`
 	if string(data) != want {
 		t.Errorf("device-info file has\n%s, want\n%s", data, want)
 	}

@@ -27,36 +27,80 @@ import (
 // undo gives a VF back as it was, and forgets its record when that is done. It compares and sets what differs, so that it can be cut
 // short anywhere, and done again. The caller holds the device's lock, and has made sure that the record's owner may lose it.
 //
-// It succeeds, but keeps the record, while the interface is in a network namespace that can not be reached: nothing more can be done
-// then, and the next owner's ADD does the rest.
-func (p *Plugin) undo(ctx context.Context, r *Record) error {
+// What can not be done now, though nothing failed, it returns, and keeps the record for another try.
+func (p *Plugin) undo(ctx context.Context, r *Record) ([]error, error) {
 	there, err := p.stillThere(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if there {
-		var link *netdev.Link
-		if r.Parent != "" {
-			if link, err = p.home(ctx, r); err != nil {
-				return fmt.Errorf("bring VF %s back: %w", r.Device, err)
-			}
-		}
-		if err := p.restore(r, link); err != nil {
-			return fmt.Errorf("restore VF %s: %w", r.Device, err)
-		}
-		if r.Parent != "" && link == nil {
-			away, err := p.away(r.Device)
-			if err != nil || away {
-				p.Log.Warn("a VF is in a network namespace that can not be reached; what is left to restore of it is done when it is given to the next pod",
-					"device", r.Device, "owner", r.Owner.String())
-				return err
-			}
+		left, err := p.undoDevice(ctx, r)
+		if err != nil || len(left) > 0 {
+			return left, err
 		}
 	}
 	if err := p.step("forget"); err != nil {
+		return nil, err
+	}
+	return nil, p.records().Delete(string(r.Device))
+}
+
+// undoDevice is the part of undo that needs the device.
+func (p *Plugin) undoDevice(ctx context.Context, r *Record) ([]error, error) {
+	var link *netdev.Link
+	if r.Parent != "" {
+		var err error
+		if link, err = p.home(ctx, r); err != nil {
+			return nil, fmt.Errorf("bring VF %s back: %w", r.Device, err)
+		}
+	}
+	var left, errs []error
+	for _, err := range p.restore(ctx, r, link) {
+		if isRefused(err) {
+			left = append(left, err)
+		} else {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("restore VF %s: %w", r.Device, errors.Join(append(left, err)...))
+	}
+	if r.Parent != "" && link == nil {
+		away, err := p.away(r.Device)
+		if err != nil {
+			return nil, err
+		}
+		if away {
+			left = append(left, errors.New("its interface is in a network namespace that can not be reached, which something still holds: find the process with `lsns -t net` and end it"))
+		}
+	}
+	return left, nil
+}
+
+// isRefused reports whether a driver has said no, and will as long as nothing else changes: to a rate while the PF has no link, to an MTU
+// above what the PF has by now.
+func isRefused(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EINVAL, syscall.EOPNOTSUPP, syscall.EPERM, syscall.EADDRNOTAVAIL}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// giveBack undoes a record as far as that can be done now. What is left is no reason for a pod to terminate for ever: nobody gets the VF
+// before it is done, by another DEL, GC, or the next owner's ADD.
+func (p *Plugin) giveBack(ctx context.Context, r *Record) error {
+	left, err := p.undo(ctx, r)
+	if err != nil || len(left) == 0 {
 		return err
 	}
-	return p.records().Delete(string(r.Device))
+	p.Log.Warn("a VF is not yet as it was; the rest is done before it is given to the next pod", "device", r.Device, "owner", r.Owner.String(), "left", oneLine(left))
+	r.Attached, r.Released = false, true
+	if err := p.records().Save(string(r.Device), r); err != nil {
+		return fmt.Errorf("record VF %s: %w", r.Device, err)
+	}
+	return nil
+}
+
+// oneLine is for errors in a message.
+func oneLine(errs []error) string {
+	return strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "; ")
 }
 
 // stillThere reports whether the VF of a record is the one that the host has now: it ends with a reboot, and with its PF's sriov_numvfs.
@@ -92,14 +136,12 @@ func (p *Plugin) home(ctx context.Context, r *Record) (*netdev.Link, error) {
 		return nil, err
 	}
 	if lives {
-		link, err := p.inSandbox(r.NetNS, r.Parent)
+		var inside *netdev.Link
+		if inside, err = p.inSandbox(r.NetNS, r.Parent); err == nil && inside != nil {
+			err = p.bring(ctx, *inside, r.NetNS, r)
+		}
 		if err != nil {
 			return nil, err
-		}
-		if link != nil {
-			if err := p.bring(*link, r.NetNS, r); err != nil {
-				return nil, err
-			}
 		}
 	}
 	link, err := p.onHost(ctx, r)
@@ -107,7 +149,7 @@ func (p *Plugin) home(ctx context.Context, r *Record) (*netdev.Link, error) {
 		return nil, err
 	}
 	if link.Name != r.Link.Name {
-		if err := p.bring(*link, netdev.Host, r); err != nil {
+		if err := p.bring(ctx, *link, netdev.Host, r); err != nil {
 			return nil, err
 		}
 		return p.onHost(ctx, r)
@@ -116,7 +158,7 @@ func (p *Plugin) home(ctx context.Context, r *Record) (*netdev.Link, error) {
 }
 
 // bring moves an interface to the host, or renames it there.
-func (p *Plugin) bring(link netdev.Link, from string, r *Record) error {
+func (p *Plugin) bring(ctx context.Context, link netdev.Link, from string, r *Record) error {
 	name, err := p.freeName(r, link)
 	if err != nil || (from == netdev.Host && name == link.Name) {
 		return err
@@ -126,7 +168,7 @@ func (p *Plugin) bring(link netdev.Link, from string, r *Record) error {
 		if err := p.step("home link down"); err != nil {
 			return err
 		}
-		if err := p.Kernel.SetLink(from, netdev.LinkUp, link); err != nil {
+		if err := p.setLink(ctx, from, netdev.LinkUp, link); err != nil {
 			return err
 		}
 	}
@@ -142,7 +184,8 @@ func (p *Plugin) bring(link netdev.Link, from string, r *Record) error {
 	if err := p.step("home"); err != nil {
 		return err
 	}
-	return p.Kernel.MoveLink(from, link.Index, netdev.Host, netdev.Move{Name: name, MTU: r.Link.MTU})
+	// No more than the name: that something else is refused must not keep it from coming home.
+	return p.Kernel.MoveLink(from, link.Index, netdev.Host, netdev.Move{Name: name})
 }
 
 // freeName is the name that the interface had, unless another one of the host has it now: then the kernel's way out, so that a pod does
@@ -172,8 +215,8 @@ func (p *Plugin) freeName(r *Record, link netdev.Link) (string, error) {
 
 // onHost finds the VF's interface on the host. Where the sandbox that it was in has ended, the kernel is on the way with it, and it is
 // waited for. It returns nil when it does not come, or does not exist.
-func (p *Plugin) onHost(ctx context.Context, r *Record) (*netdev.Link, error) {
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.ReturnTimeout, defaultReturnTimeout))
+func (p *Plugin) onHost(call context.Context, r *Record) (*netdev.Link, error) {
+	ctx, cancel := context.WithTimeout(call, cmp.Or(p.ReturnTimeout, defaultReturnTimeout))
 	defer cancel()
 	var events <-chan struct{}
 	for {
@@ -185,8 +228,8 @@ func (p *Plugin) onHost(ctx context.Context, r *Record) (*netdev.Link, error) {
 			return nil, err
 		}
 		if len(d.NetDevs) > 0 {
-			link, err := p.Kernel.Link(netdev.Host, d.NetDevs[0])
-			if !errors.Is(err, netdev.ErrNoLink) { // it was renamed meanwhile
+			var link netdev.Link
+			if link, err = p.Kernel.Link(netdev.Host, d.NetDevs[0]); !errors.Is(err, netdev.ErrNoLink) { // else it was renamed meanwhile
 				return &link, err
 			}
 		}
@@ -201,25 +244,26 @@ func (p *Plugin) onHost(ctx context.Context, r *Record) (*netdev.Link, error) {
 			continue
 		}
 		if _, ok := <-events; !ok {
-			return nil, nil
+			if ctx.Err() != nil {
+				return nil, call.Err() // it did not come, unless the call has ended
+			}
+			events = nil // some were lost
 		}
 	}
 }
 
 // restore sets what differs from what was, on the PF and on the interface, if it is on the host. The administrative MAC goes before
-// the interface's own, which drivers else refuse. Trust goes last.
-func (p *Plugin) restore(r *Record, link *netdev.Link) error {
+// the interface's own, which drivers else refuse. Trust goes last. It goes on after an error.
+func (p *Plugin) restore(ctx context.Context, r *Record, link *netdev.Link) []error {
 	vf, err := p.Sysfs.VF(r.Device)
 	if err != nil {
-		return err
+		return []error{err}
 	}
 	now, err := p.Kernel.VF(vf.PFNetDev, vf.Index)
 	if err != nil {
-		return err
+		return []error{err}
 	}
-	if netdev.IsZeroMAC(r.VF.MAC) && now.MAC == r.Link.MAC {
-		now.MAC = r.VF.MAC // not an administrative one: some PFs (igb) show what the VF's driver chose
-	}
+	now.MAC = administrativeMAC(r, now, r.Link.MAC)
 	var errs []error
 	set := func(s netdev.VFSetting) {
 		if r.VF.Same(s, now) {
@@ -227,9 +271,11 @@ func (p *Plugin) restore(r *Record, link *netdev.Link) error {
 		}
 		err := p.step("restore " + string(s))
 		if err == nil {
-			err = p.setBack(vf, s, r)
+			err = p.setBack(ctx, vf, s, r)
 		}
-		errs = append(errs, err)
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
 	for _, s := range slices.Backward(settings()) {
 		if s != netdev.VFTrust {
@@ -237,24 +283,45 @@ func (p *Plugin) restore(r *Record, link *netdev.Link) error {
 		}
 	}
 	if link != nil && !r.VF.Same(netdev.VFMAC, now) {
-		errs = append(errs, p.reset(link))
+		if err := p.reset(ctx, link); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if link != nil {
-		errs = append(errs, p.restoreLink(r, *link)...)
+		errs = append(errs, p.restoreLink(ctx, r, *link)...)
 	}
 	set(netdev.VFTrust)
-	return errors.Join(errs...)
+	return errs
+}
+
+// administrativeMAC is the one that the PF was told. Some PFs (igb) show the one that the VF's driver chose, own, where they were told
+// none; that is not one that the record's owner asked for.
+func administrativeMAC(r *Record, now netdev.VF, own string) string {
+	if netdev.IsZeroMAC(r.VF.MAC) && now.MAC == own && r.Want.MAC != own {
+		return r.VF.MAC
+	}
+	return now.MAC
+}
+
+// setLink sets a part of a link once its driver is not busy with something else.
+func (p *Plugin) setLink(ctx context.Context, netns string, s netdev.LinkSetting, to netdev.Link) error {
+	return settle(ctx, func() error { return p.Kernel.SetLink(netns, s, to) })
+}
+
+// setOnPF has the PF set a part of a VF once its driver is not busy with something else.
+func (p *Plugin) setOnPF(ctx context.Context, pf string, s netdev.VFSetting, to netdev.VF) error {
+	return settle(ctx, func() error { return p.Kernel.SetVF(pf, s, to) })
 }
 
 // reset has the driver of a VF on the host negotiate with its PF anew, as drivers do when an interface goes down: some (igbvf) learn only
 // then which MAC they have, or may have. The interface is down after it, and link is what it is then.
-func (p *Plugin) reset(link *netdev.Link) error {
+func (p *Plugin) reset(ctx context.Context, link *netdev.Link) error {
 	for _, up := range []bool{true, false} {
 		if err := p.step("reset link up=" + strconv.FormatBool(up)); err != nil {
 			return err
 		}
 		link.Up = up
-		if err := p.Kernel.SetLink(netdev.Host, netdev.LinkUp, *link); err != nil {
+		if err := p.setLink(ctx, netdev.Host, netdev.LinkUp, *link); err != nil {
 			return err
 		}
 	}
@@ -265,24 +332,28 @@ func (p *Plugin) reset(link *netdev.Link) error {
 	return err
 }
 
-// setBack restores a setting of the PF. Some drivers do not take back an administrative MAC: the VF's own is the nearest to none.
-func (p *Plugin) setBack(vf *sysfs.VF, s netdev.VFSetting, r *Record) error {
-	err := p.Kernel.SetVF(vf.PFNetDev, s, r.VF)
-	refused := errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EADDRNOTAVAIL)
-	if refused && s == netdev.VFMAC && netdev.IsZeroMAC(r.VF.MAC) && !netdev.IsZeroMAC(r.Link.MAC) {
-		own := r.VF
-		own.MAC = r.Link.MAC
-		p.Log.Warn("the driver does not take an administrative MAC back; it is set to the VF's own", "device", r.Device, "error", err)
-		return p.Kernel.SetVF(vf.PFNetDev, s, own)
+// setBack restores a setting of the PF. Some drivers (qede) never take back an administrative MAC: the VF's own is the nearest to none, if
+// it has an interface; else the next owner is left with this one.
+func (p *Plugin) setBack(ctx context.Context, vf *sysfs.VF, s netdev.VFSetting, r *Record) error {
+	err := p.setOnPF(ctx, vf.PFNetDev, s, r.VF)
+	if !isRefused(err) || s != netdev.VFMAC || !netdev.IsZeroMAC(r.VF.MAC) {
+		return err
 	}
-	return err
+	p.Log.Warn("the driver does not take an administrative MAC back; it is set to the VF's own, or stays where it has none", "device", r.Device, "error", err)
+	if netdev.IsZeroMAC(r.Link.MAC) {
+		return nil
+	}
+	own := r.VF
+	own.MAC = r.Link.MAC
+	return p.setOnPF(ctx, vf.PFNetDev, s, own)
 }
 
 // restoreLink sets what differs of the interface, on the host.
-func (p *Plugin) restoreLink(r *Record, now netdev.Link) []error {
+func (p *Plugin) restoreLink(ctx context.Context, r *Record, now netdev.Link) []error {
 	mac, _ := net.ParseMAC(r.Link.MAC) // a record's own; nil is none to restore
 	want := now
-	want.MTU, want.Promisc, want.AllMulticast, want.AltNames, want.Up = r.Link.MTU, r.Link.Promisc, r.Link.AllMulticast, r.Link.AltNames, r.Link.Up
+	want.MTU = cmp.Or(r.Link.MTU, now.MTU) // sriov-cni did not always keep it
+	want.Promisc, want.AllMulticast, want.AltNames, want.Up = r.Link.Promisc, r.Link.AllMulticast, r.Link.AltNames, r.Link.Up
 	if mac != nil {
 		want.MAC = mac
 	}
@@ -309,19 +380,28 @@ func (p *Plugin) restoreLink(r *Record, now netdev.Link) []error {
 			errs = append(errs, err)
 			continue
 		}
-		err := p.Kernel.SetLink(netdev.Host, s.setting, to)
+		var later []error
+		if s.setting == netdev.LinkMAC {
+			later = []error{syscall.EADDRNOTAVAIL, syscall.EACCES} // the PF tells the VF's driver of its new MAC when it likes
+		}
+		err := settle(ctx, func() error { return p.Kernel.SetLink(netdev.Host, s.setting, to) }, later...)
 		if s.setting == netdev.LinkAltNames && errors.Is(err, syscall.EEXIST) {
 			// Another interface may have one of them by now, or udev is at it: nothing depends on them.
 			p.Log.Warn("restore the alternative names", "device", r.Device, "error", err)
 			err = nil
 		}
-		errs = append(errs, err)
-	}
-	if now.Up != want.Up {
-		err := p.step("restore link up")
-		if err == nil {
-			err = p.Kernel.SetLink(netdev.Host, netdev.LinkUp, want)
+		if err != nil {
+			errs = append(errs, err)
 		}
+	}
+	if now.Up == want.Up {
+		return errs
+	}
+	err := p.step("restore link up")
+	if err == nil {
+		err = p.setLink(ctx, netdev.Host, netdev.LinkUp, want)
+	}
+	if err != nil {
 		errs = append(errs, err)
 	}
 	return errs
@@ -330,7 +410,7 @@ func (p *Plugin) restoreLink(r *Record, now netdev.Link) []error {
 // del takes the VF back (CNI 1.1.0 §2, DEL). A sandbox that has none is a success: DEL may come twice, or for an ADD that never was.
 func (c *call) del(ctx context.Context) error {
 	// What was recorded counts, not whether today's rules would accept the configuration.
-	cfg, err := c.delConfig()
+	cfg, err := c.tolerantConfig()
 	if err != nil {
 		return err
 	}
@@ -360,7 +440,7 @@ func (c *call) release(ctx context.Context, hint sysfs.Address) error {
 	if err != nil || r == nil || !r.Owner.is(c.containerID, c.ifName) {
 		return err
 	}
-	return c.undo(ctx, r)
+	return c.giveBack(ctx, r)
 }
 
 // ipamDel gives the addresses back.
@@ -391,8 +471,9 @@ func (p *Plugin) loadOrSetAside(device sysfs.Address) (*Record, error) {
 	return nil, nil
 }
 
-// delConfig reads of a configuration what DEL needs. What else is in it does not matter any more.
-func (c *call) delConfig() (*Config, error) {
+// tolerantConfig reads of a configuration what DEL and GC need. What else is in it does not matter any more, and what has the wrong type
+// no ADD took.
+func (c *call) tolerantConfig() (*Config, error) {
 	var raw struct {
 		types.PluginConf
 		DeviceID string `json:"deviceID"`
@@ -401,10 +482,11 @@ func (c *call) delConfig() (*Config, error) {
 			DeviceInfoFile string `json:"CNIDeviceInfoFile"`
 		} `json:"runtimeConfig"`
 	}
-	if err := json.Unmarshal(c.stdin, &raw); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, decodeError(err))
+	err := json.Unmarshal(c.stdin, &raw)
+	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !ok {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	cfg := &Config{IPAM: raw.IPAM.Type, DeviceInfoFile: raw.Runtime.DeviceInfoFile}
+	cfg := &Config{CNIVersion: cmp.Or(raw.CNIVersion, "0.1.0"), Network: raw.Name, IPAM: raw.IPAM.Type, DeviceInfoFile: raw.Runtime.DeviceInfoFile}
 	// One that is none was never given; what was is found by its owner.
 	cfg.Device, _ = sysfs.ParseAddress(cmp.Or(raw.Runtime.DeviceID, raw.DeviceID))
 	return cfg, nil

@@ -65,6 +65,7 @@ func run(ctx context.Context) *types.Error {
 		Kernel:        netdev.NewLinux(),
 		Log:           openLog,
 		DeviceInfoDir: deviceInfoDir,
+		PCI:           sysfs.New("/sys"),
 		VFs:           vfs,
 	}
 	return skel.PluginMainFuncsWithError(skel.CNIFuncs{

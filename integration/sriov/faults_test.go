@@ -280,3 +280,70 @@ func TestRateWhileThePFHasNoLink(t *testing.T) {
 		t.Errorf("after the failed ADD (-before +after):\n%s", diff)
 	}
 }
+
+// TestCableOutUnderARateLimitedPod has igb refuse to take the rate back: the pod does not terminate for as long, and the next owner gets the
+// VF as it was.
+func TestCableOutUnderARateLimitedPod(t *testing.T) {
+	m := newMachine(t)
+	vf, pf := m.vf(1, 0), m.pfs[1]
+	x := m.newPlexus(map[string]map[string]any{
+		"limited": network(vf, "10.89.0.0/24", map[string]any{"vlan": 5, "max_tx_rate": 10}), "plain": network(vf, "10.90.0.0/24", nil),
+	}, map[string]string{"former": "limited", "next": "plain"})
+	before := m.state(vf)
+	former, next := m.pod("former"), m.pod("next")
+	x.must(former, "ADD")
+	link, err := m.kernel.Link(netdev.Host, pf.NetDev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link.Up = false
+	if err = m.kernel.SetLink(netdev.Host, netdev.LinkUp, link); err != nil {
+		t.Fatal(err)
+	}
+	x.must(former, "DEL")
+	settings, err := m.kernel.VF(pf.NetDev, 0)
+	if err != nil || settings.VLAN.ID != 0 {
+		t.Errorf("the VF has %+v, %v", settings, err)
+	}
+	// igb drops the rates by itself, when it notices that the link's speed has changed; until then it has this one.
+	_, err = x.call(next, "ADD")
+	told := err != nil && strings.Contains(err.Error(), "not as it was") && strings.Contains(err.Error(), "rate")
+	if left := settings.MaxTxMbps != 0; told != left || (!left && err != nil) {
+		t.Errorf("the next owner was told %v, with the rate %d left", err, settings.MaxTxMbps)
+	}
+	link.Up = true
+	if err = m.kernel.SetLink(netdev.Host, netdev.LinkUp, link); err != nil {
+		t.Fatal(err)
+	}
+	m.eventually("carrier", func() error { return m.hasCarrier(netdev.Host, pf.NetDev) })
+	x.must(next, "DEL") // also of an ADD that failed
+	x.must(next, "ADD")
+	x.must(next, "DEL")
+	if diff := cmp.Diff(before, m.state(vf)); diff != "" {
+		t.Errorf("at the end (-before +after):\n%s", diff)
+	}
+}
+
+// TestCheckOfAVFWithoutAMACOfItsOwn has a VF that is new, and whose MAC its driver chooses when it comes up, in the pod: igb shows it as the
+// administrative one from then on.
+func TestCheckOfAVFWithoutAMACOfItsOwn(t *testing.T) {
+	m := newMachine(t)
+	m.setNumVFs(m.pfs[1], vfsPerPF)
+	vf := m.vf(1, 0)
+	x := m.newPlexus(map[string]map[string]any{"plain": network(vf, "10.91.0.0/24", nil)}, map[string]string{"checked": "plain"})
+	p := m.pod("checked")
+	x.must(p, "ADD")
+	link, err := m.kernel.Link(p.netns, "net1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.eventually("MAC of the VF's driver at the PF", func() error {
+		settings, err := m.kernel.VF(m.pfs[1].NetDev, 0)
+		if err == nil && settings.MAC != link.MAC.String() {
+			err = fmt.Errorf("it shows %s", settings.MAC)
+		}
+		return err
+	})
+	x.must(p, "CHECK")
+	x.must(p, "DEL")
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -318,8 +319,6 @@ func network(device sysfs.Address, subnet string, keys map[string]any) map[strin
 		"cniVersion": "1.1.0", "type": "sriov", "deviceID": string(device),
 		"ipam": map[string]any{"type": "host-local", "subnet": subnet},
 	}
-	for key, value := range keys {
-		conf[key] = value
-	}
+	maps.Copy(conf, keys)
 	return conf
 }

@@ -83,7 +83,8 @@ func (l *Linux) Configure(ctx context.Context, netnsPath string, index int, a Ad
 	}
 	for _, r := range a.Routes {
 		route := a.route(index, r)
-		if err := s.RouteReplace(route); err != nil {
+		// Beside one that another interface has, as of the pod's default route: that is not ours to replace.
+		if err := s.RouteAddEcmp(route); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add route to %s by interface %s: %w", r.Destination, name, err)
 		}
 	}

@@ -360,3 +360,38 @@ func TestLinksOfTheHostHaveTheirDevices(t *testing.T) {
 		}
 	}
 }
+
+// TestConfigureLeavesTheRoutesOfOthers has a pod whose eth0 has the default route, and an IPAM that gives net1 one too, as the reference
+// plugins let it.
+func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
+	t.Parallel()
+	p := newPod(t)
+	for _, f := range []netdev.Family{netdev.IPv4, netdev.IPv6} {
+		p.add(t, f, netlink.Route{LinkIndex: p.eth0})
+	}
+	l := netdev.NewLinux()
+	a := netdev.Addressing{
+		Addresses: []netdev.Address{
+			{Prefix: netip.MustParsePrefix("203.0.113.5/24"), Gateway: netip.MustParseAddr("203.0.113.1")},
+			{Prefix: netip.MustParsePrefix("2001:db8:5::5/64"), Gateway: netip.MustParseAddr("2001:db8:5::1")},
+		},
+		Routes: []netdev.IPRoute{{Destination: netip.MustParsePrefix("0.0.0.0/0")}, {Destination: netip.MustParsePrefix("::/0")}},
+	}
+	for range 2 {
+		if err := l.Configure(t.Context(), p.path, p.net1, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	routes, err := l.DefaultRoutes(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := map[string]int{}
+	for _, r := range routes {
+		has[r.Family.String()+" "+r.IfName]++
+	}
+	want := map[string]int{"IPv4 eth0": 1, "IPv4 net1": 1, "IPv6 eth0": 1, "IPv6 net1": 1}
+	if diff := cmp.Diff(want, has); diff != "" {
+		t.Errorf("default routes (-want +got):\n%s", diff)
+	}
+}

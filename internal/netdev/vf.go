@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -154,7 +155,7 @@ func findVF(message []byte, id int) (VF, bool, error) {
 	if len(message) < unix.SizeofIfInfomsg {
 		return VF{}, false, errShortMessage
 	}
-	attrs, err := nl.ParseRouteAttr(message[unix.SizeofIfInfomsg:])
+	attrs, err := parseAttrs(message[unix.SizeofIfInfomsg:])
 	if err != nil {
 		return VF{}, false, err
 	}
@@ -162,7 +163,7 @@ func findVF(message []byte, id int) (VF, bool, error) {
 		if list.Attr.Type != unix.IFLA_VFINFO_LIST {
 			continue
 		}
-		entries, err := nl.ParseRouteAttr(list.Value)
+		entries, err := parseAttrs(list.Value)
 		if err != nil {
 			return VF{}, false, err
 		}
@@ -179,9 +180,15 @@ func findVF(message []byte, id int) (VF, bool, error) {
 	return VF{}, false, nil
 }
 
+// parseAttrs splits attributes. The library relies on it that the last one is padded, and a list of so many VFs that its length does not
+// fit into 16 bits is cut anywhere.
+func parseAttrs(b []byte) ([]syscall.NetlinkRouteAttr, error) {
+	return nl.ParseRouteAttr(append(slices.Clip(b), make([]byte, -len(b)&(unix.RTA_ALIGNTO-1))...))
+}
+
 // parseVF reads one IFLA_VF_INFO.
 func parseVF(entry []byte) (VF, error) {
-	attrs, err := nl.ParseRouteAttr(entry)
+	attrs, err := parseAttrs(entry)
 	if err != nil {
 		return VF{}, err
 	}
@@ -239,7 +246,7 @@ func (v *VF) parse(a syscall.NetlinkRouteAttr) error {
 
 // parseVLANs reads the protocol of the VF's first tag. The kernel has one tag a VF so far.
 func (v *VF) parseVLANs(list []byte) error {
-	attrs, err := nl.ParseRouteAttr(list)
+	attrs, err := parseAttrs(list)
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func (s *FS) parentDir(dir string) (string, error) {
 		return "", err
 	}
 	i := slices.IndexFunc(entries, func(e string) bool { return isNumbered(e, "virtio") })
-	if i < 0 || slices.Contains(entries, "net") {
+	if i < 0 {
 		return dir, nil
 	}
 	return dir + "/" + entries[i], nil

@@ -42,6 +42,20 @@ func TestRepresentor(t *testing.T) {
 			}
 		})
 	}
+	t.Run("without a switch", func(t *testing.T) {
+		t.Parallel()
+		s := grow(t, pfAndVF("net/eth0\n      phys_port_name = p0\n    net/eth1\n      phys_port_name = pf0vf0", ""))
+		if got, err := s.Representor("eth0", 0); err != nil || got != "" {
+			t.Errorf("%q, %v, want none", got, err)
+		}
+	})
+	t.Run("whose name can not be read", func(t *testing.T) {
+		t.Parallel()
+		s := grow(t, pfAndVF("net/eth0\n      phys_switch_id = aa\n    net/eth1\n      phys_port_name ! EIO", ""))
+		if got, err := s.Representor("eth0", 0); err == nil || !strings.Contains(err.Error(), "representors of eth0") {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
 	t.Run("of an SF", func(t *testing.T) {
 		t.Parallel()
 		s := machine(t, "switchdev")

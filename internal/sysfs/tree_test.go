@@ -33,6 +33,14 @@ func (t tree) Open(name string) (fs.File, error) {
 	return f, err
 }
 
+// ReadLink fails where a link is gone since its folder was listed.
+func (t tree) ReadLink(name string) (string, error) {
+	if cause := t.unreadable[name]; cause != nil {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: cause}
+	}
+	return t.MapFS.ReadLink(name)
+}
+
 type unreadable struct {
 	fs.File
 	err error
@@ -90,7 +98,7 @@ func grow(t *testing.T, text string) *sysfs.FS {
 			g.MapFS[at] = &fstest.MapFile{Data: []byte(content + "\n")}
 		case isUnreadable:
 			g.MapFS[at] = &fstest.MapFile{}
-			g.unreadable[at] = map[string]error{"EOPNOTSUPP": syscall.EOPNOTSUPP, "EINVAL": syscall.EINVAL, "EIO": syscall.EIO}[errno]
+			g.unreadable[at] = map[string]error{"EOPNOTSUPP": syscall.EOPNOTSUPP, "EINVAL": syscall.EINVAL, "EIO": syscall.EIO, "ENOENT": syscall.ENOENT}[errno]
 		case isLink:
 			g.link(at, target)
 		default:

@@ -161,11 +161,12 @@ func TestVFOutOfOrder(t *testing.T) {
 			strings.ReplaceAll(pfAndVF(eth0, ""), "virtfn0 -> ../00ab:01:00.1", "virtfn0 -> ../00ab:01:00.2"),
 			"VF 00ab:01:00.1: its PF 00ab:01:00.0 does not count it among its VFs",
 		},
-		"a link to no address":    {pfAndVF(eth0, "virtfn3 -> ../elsewhere"), `virtfn3 leads to "elsewhere" is no PCI address`},
-		"a number without bounds": {pfAndVF(eth0, "virtfn99999999999999999999 -> ../00ab:01:00.2"), "value out of range"},
-		"a physfn that loops":     {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "physfn"), "too many levels"},
-		"a physfn that escapes":   {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "../../../../x"), "leads out"},
-		"an absolute physfn":      {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "/sys/devices/pci00ab:00/00ab:01:00.0"), "leads out"},
+		"a link that can not be read": {pfAndVF(eth0, "virtfn1 ! EIO"), "input/output error"},
+		"a link to no address":        {pfAndVF(eth0, "virtfn3 -> ../elsewhere"), `virtfn3 leads to "elsewhere" is no PCI address`},
+		"a number without bounds":     {pfAndVF(eth0, "virtfn99999999999999999999 -> ../00ab:01:00.2"), "value out of range"},
+		"a physfn that loops":         {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "physfn"), "too many levels"},
+		"a physfn that escapes":       {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "../../../../x"), "leads out"},
+		"an absolute physfn":          {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "/sys/devices/pci00ab:00/00ab:01:00.0"), "leads out"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -174,6 +175,12 @@ func TestVFOutOfOrder(t *testing.T) {
 			}
 		})
 	}
+	t.Run("another VF that is about to go", func(t *testing.T) {
+		t.Parallel()
+		if vf, err := grow(t, pfAndVF(eth0, "virtfn1 ! ENOENT")).VF("00ab:01:00.1"); err != nil || vf.Index != 0 {
+			t.Errorf("%+v, %v", vf, err)
+		}
+	})
 	t.Run("what only looks like a VF's link", func(t *testing.T) {
 		t.Parallel()
 		s := grow(t, pfAndVF(eth0, "virtfn -> ../00ab:01:00.1\n    virtfnx -> ../00ab:01:00.1\n    virtfn-1 -> ../00ab:01:00.1"))
@@ -218,6 +225,12 @@ func TestPFs(t *testing.T) {
 	t.Run("of a host without PCI", func(t *testing.T) {
 		t.Parallel()
 		if got, err := grow(t, "devices/virtual/net/lo").PFs(); err != nil || got != nil {
+			t.Errorf("%v, %v", got, err)
+		}
+	})
+	t.Run("are PCI functions", func(t *testing.T) {
+		t.Parallel()
+		if got, err := grow(t, "bus/pci/devices/function\n  sriov_totalvfs = 8").PFs(); err != nil || got != nil {
 			t.Errorf("%v, %v", got, err)
 		}
 	})
