@@ -21,6 +21,9 @@ const (
 	LegacyNetworkStatusKey = "k8s.v1.cni.cncf.io/networks-status"
 	// ResourceNameKey names on a NetworkAttachmentDefinition the device resource that an attachment consumes.
 	ResourceNameKey = "k8s.v1.cni.cncf.io/resourceName"
+	// ClaimRequestKey binds on a NetworkAttachmentDefinition each attachment to a request of a ResourceClaim of the pod, as
+	// "claim/request" with the claim's name in spec.resourceClaims. It is Plexus' own.
+	ClaimRequestKey = "plexus-cni.io/claim-request"
 	// ConfigSourceKey tells on a pod where the kubelet has it from; present and not "api", the pod is static.
 	ConfigSourceKey = "kubernetes.io/config.source"
 )

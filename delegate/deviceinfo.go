@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/plexus-cni/plexus/annotations"
 )
@@ -17,33 +18,87 @@ import (
 // maxDeviceInfoBytes bounds a device-info file.
 const maxDeviceInfoBytes = 64 << 10
 
-// prepareDeviceInfo makes the folder of the attachment's device-info file and removes a file that a crash left there.
-func prepareDeviceInfo(a *Attachment) error {
+// addDeviceInfo plans the device-info files of an attachment (Device Information Specification 1.1.0): for who declares the capability,
+// and for a device that a device plugin may have described. Names that no file can have stand for no file: it informs, no more.
+func (r *Request) addDeviceInfo(a *Attachment, n Network) error {
+	if r.DeviceInfoDir == "" {
+		return nil
+	}
+	name := func(parts ...string) string { return strings.ReplaceAll(strings.Join(parts, ""), "/", "-") }
+	if n.Device != "" && n.ResourceName != "" {
+		if dp := name(n.ResourceName, "-", n.Device, "-device.json"); len(dp) <= maxFileName {
+			a.DeviceInfoSource = filepath.Join(r.DeviceInfoDir, "dp", dp)
+		}
+	}
+	file := name(n.Name, "-", r.Sandbox.ContainerID, "_", a.IfName)
+	if len(file) > maxFileName || (a.DeviceInfoSource == "" && !a.List.Capabilities()[capDeviceInfoFile]) {
+		a.DeviceInfoSource = ""
+		return nil
+	}
+	a.DeviceInfoFile = filepath.Join(r.DeviceInfoDir, "cni", file)
+	return a.setCapability(capDeviceInfoFile, a.DeviceInfoFile)
+}
+
+// prepareDeviceInfo makes the attachment's device-info file of what a device plugin wrote, if it did. A file that a crash left there goes
+// before. What can not be used of a device plugin is told, and left out: its device works without.
+func (e *Executor) prepareDeviceInfo(a *Attachment) error {
 	if a.DeviceInfoFile == "" {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(a.DeviceInfoFile), 0o755); err != nil { // pods mount it, to be read
 		return fmt.Errorf("device-info folder: %w", err)
 	}
-	return removeDeviceInfo(a)
+	if err := removeDeviceInfo(a); err != nil {
+		return err
+	}
+	data, err := readDeviceInfo(a.DeviceInfoSource)
+	if err == nil && data != nil {
+		_, err = annotations.ParseDeviceInfo(data)
+	}
+	if err != nil {
+		e.warn(fmt.Sprintf("%s: device-info file %s of the device plugin is left out: %v", a, a.DeviceInfoSource, err))
+		return nil
+	}
+	if data == nil {
+		return nil
+	}
+	if err := os.WriteFile(a.DeviceInfoFile, data, 0o644); err != nil { //nolint:gosec // the container's own user reads it
+		return fmt.Errorf("device-info file: %w", err)
+	}
+	return nil
 }
 
-// DeviceInfo reads what the attachment's plugins wrote about its device; nil if they wrote nothing.
-func (a *Attachment) DeviceInfo() (*annotations.DeviceInfo, error) {
-	if a.DeviceInfoFile == "" {
+// readDeviceInfo reads a device-info file; nil if there is none.
+func readDeviceInfo(path string) ([]byte, error) {
+	if path == "" {
 		return nil, nil // no file is an answer, not a failure
 	}
-	f, err := os.Open(a.DeviceInfoFile)
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // a plugin need not write one
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: device-info file: %w", a, err)
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, maxDeviceInfoBytes+1))
+	return io.ReadAll(io.LimitReader(f, maxDeviceInfoBytes+1))
+}
+
+// DeviceInfo reads what is known of the attachment's device when its plugins have run; nil if nothing is.
+func (a *Attachment) DeviceInfo() (*annotations.DeviceInfo, error) {
+	data, err := readDeviceInfo(a.DeviceInfoFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: device-info file: %w", a, err)
+	}
+	if data == nil {
+		return nil, nil // a plugin need not write one
 	}
 	info, err := annotations.ParseDeviceInfo(data)
 	if err != nil {

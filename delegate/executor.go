@@ -124,7 +124,7 @@ func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment) error {
 	if err != nil {
 		return err
 	}
-	if err = prepareDeviceInfo(a); err != nil {
+	if err = e.prepareDeviceInfo(a); err != nil {
 		return err
 	}
 	result, err := e.cni().AddNetworkList(ctx, list, a.runtimeConf(s))

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -74,8 +73,12 @@ type Attachment struct {
 	CapabilityArgs map[string]json.RawMessage `json:"capabilityArgs,omitempty"`
 	Args           [][2]string                `json:"args,omitempty"`
 	Device         string                     `json:"device,omitempty"`
-	// DeviceInfoFile is the file that a plugin may describe its device in, "" if none wants to.
+	// Claimed is where the device comes from if that is a ResourceClaim.
+	Claimed *pod.ClaimedDevice `json:"claimed,omitempty"`
+	// DeviceInfoFile is the file that describes the device, for the plugins to read and write; "" for none.
 	DeviceInfoFile string `json:"deviceInfoFile,omitempty"`
+	// DeviceInfoSource is the file that a device plugin may have described it in before; "" if there can be none.
+	DeviceInfoSource string `json:"deviceInfoSource,omitempty"`
 	// DefaultRoute are the gateways that the pod's default routes shall use through this attachment; empty but not nil: keep
 	// what its plugin sets.
 	DefaultRoute []netip.Addr    `json:"defaultRoute,omitzero"`
@@ -125,9 +128,13 @@ func (p *Plan) Validate() error {
 // Network is one network to plan for, resolved and normalised.
 type Network struct {
 	// Name is its name in the network status.
-	Name   string
-	List   *nad.List
-	Device string
+	Name string
+	List *nad.List
+	// Device is the ID of the device that it consumes, "" for none; ResourceName the resource that it is one of, and Claimed where it
+	// comes from if that is a ResourceClaim.
+	Device       string
+	ResourceName string
+	Claimed      *pod.ClaimedDevice
 	// Element holds the pod's requests; zero for networks that the pod did not select.
 	Element annotations.Element
 }
@@ -168,11 +175,8 @@ func NewPlan(r Request) (*Plan, error) {
 		if a.IfName, err = names.pick(i, n); err != nil {
 			return nil, err
 		}
-		if a.List.Capabilities()[capDeviceInfoFile] && r.DeviceInfoDir != "" {
-			a.DeviceInfoFile = deviceInfoFile(r.DeviceInfoDir, n.Name, r.Sandbox.ContainerID, a.IfName)
-			if a.CapabilityArgs[capDeviceInfoFile], err = json.Marshal(a.DeviceInfoFile); err != nil {
-				return nil, fmt.Errorf("network %s: device info file: %w", n.Name, err)
-			}
+		if err := r.addDeviceInfo(a, n); err != nil {
+			return nil, fmt.Errorf("network %s: device info file: %w", n.Name, err)
 		}
 		if name := a.List.Name() + "-" + r.Sandbox.ContainerID + "-" + a.IfName + cacheTmp; len(name) > maxFileName {
 			return nil, fmt.Errorf("%w: network %s: its result can not be kept: container ID %.20s… and network name %q make a file name of %d bytes, at most %d are possible: shorten the network's name",
@@ -193,6 +197,7 @@ func (r *Request) attachment(i int, n Network) (*Attachment, error) {
 		Default:        i == 0,
 		CapabilityArgs: map[string]json.RawMessage{},
 		Device:         n.Device,
+		Claimed:        n.Claimed,
 		DefaultRoute:   n.Element.DefaultRoute,
 		State:          Planned,
 	}
@@ -419,11 +424,6 @@ func familyName(a netip.Addr) string {
 		return "IPv4"
 	}
 	return "IPv6"
-}
-
-// deviceInfoFile is the file for one attachment (Device Information Specification 1.1.0).
-func deviceInfoFile(dir, network, containerID, ifName string) string {
-	return filepath.Join(dir, "cni", strings.ReplaceAll(network, "/", "-")+"-"+containerID+"_"+ifName)
 }
 
 // DefaultAttachment returns the default network's attachment, nil when it is not among what is left of the plan.

@@ -68,7 +68,11 @@ func TestEachManifestIsSound(t *testing.T) {
 
 func TestKustomizationsNameAllFiles(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"base", "crd", "components/inspect", "components/metrics", "components/one-shot"} {
+	components, err := filepath.Glob("components/*")
+	if err != nil || len(components) < 6 {
+		t.Fatalf("components %v, %v", components, err)
+	}
+	for _, dir := range append([]string{"base", "crd"}, components...) {
 		var k struct{ Resources []string }
 		if err := yaml.Unmarshal(split(t, filepath.Join(dir, "kustomization.yaml"))[0], &k); err != nil {
 			t.Fatal(err)
@@ -129,7 +133,7 @@ func TestTheDaemonHasNoPrivilege(t *testing.T) {
 			paths = append(paths, v.HostPath.Path)
 		}
 	}
-	if diff := cmp.Diff([]string{"/run/plexus", "/etc/cni/net.d", "/opt/cni/bin"}, paths); diff != "" {
+	if diff := cmp.Diff([]string{"/run/plexus", "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/kubelet/pod-resources"}, paths); diff != "" {
 		t.Errorf("folders of the host (-want +got):\n%s", diff)
 	}
 	for _, m := range c.VolumeMounts {
@@ -141,32 +145,53 @@ func TestTheDaemonHasNoPrivilege(t *testing.T) {
 
 func TestTheDaemonMayDoNothingMore(t *testing.T) {
 	t.Parallel()
-	var got []string
-	for _, doc := range split(t, "base/rbac.yaml") {
-		var role rbacv1.ClusterRole
-		if err := yaml.Unmarshal(doc, &role); err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range role.Rules {
-			for _, resource := range r.Resources {
-				got = append(got, strings.Join(r.APIGroups, ",")+"/"+resource+": "+strings.Join(r.Verbs, " "))
+	for file, want := range map[string][]string{
+		"base/rbac.yaml": {
+			"/pods: get list watch",
+			"/pods/status: patch",
+			"/events: create patch",
+			"k8s.cni.cncf.io/network-attachment-definitions: get list watch",
+		},
+		"components/dra/rbac.yaml": {
+			"resource.k8s.io/resourceclaims: get",
+			"resource.k8s.io/resourceslices: list watch",
+		},
+		"components/dra-status/rbac.yaml": {
+			"resource.k8s.io/resourceclaims/status: patch",
+			"resource.k8s.io/resourceclaims/driver: associated-node:patch of sriovnetwork.k8snetworkplumbingwg.io",
+		},
+	} {
+		var got []string
+		for _, doc := range split(t, file) {
+			var role rbacv1.ClusterRole
+			if err := yaml.Unmarshal(doc, &role); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range role.Rules {
+				for _, resource := range r.Resources {
+					text := strings.Join(r.APIGroups, ",") + "/" + resource + ": " + strings.Join(r.Verbs, " ")
+					if len(r.ResourceNames) > 0 {
+						text += " of " + strings.Join(r.ResourceNames, " ")
+					}
+					got = append(got, text)
+				}
 			}
 		}
-	}
-	want := []string{
-		"/pods: get list watch",
-		"/pods/status: patch",
-		"/events: create patch",
-		"k8s.cni.cncf.io/network-attachment-definitions: get list watch",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("rules (-want +got):\n%s", diff)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("rules of %s (-want +got):\n%s", file, diff)
+		}
 	}
 }
 
-func TestTheAdmissionPolicyIsAboutTheDaemon(t *testing.T) {
+func TestTheAdmissionPoliciesAreAboutTheDaemon(t *testing.T) {
 	t.Parallel()
-	docs := split(t, "base/admission.yaml")
+	for _, file := range []string{"base/admission.yaml", "components/dra-status/admission.yaml"} {
+		checkAdmission(t, split(t, file))
+	}
+}
+
+func checkAdmission(t *testing.T, docs [][]byte) {
+	t.Helper()
 	var policy admissionv1.ValidatingAdmissionPolicy
 	var binding admissionv1.ValidatingAdmissionPolicyBinding
 	if err := yaml.UnmarshalStrict(docs[0], &policy); err != nil {

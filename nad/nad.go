@@ -35,6 +35,9 @@ type Definition struct {
 	// ResourceName is the device resource that each attachment consumes, of the
 	// annotation k8s.v1.cni.cncf.io/resourceName; empty for none.
 	ResourceName string
+	// ClaimRequest binds each attachment to a request of the pod's ResourceClaim, of the annotation plexus-cni.io/claim-request; empty
+	// for none. It is as it was written: see [ParseClaimRequest].
+	ClaimRequest string
 }
 
 // invalidf returns an error that is [ErrInvalid]. The text names the field, the

@@ -24,17 +24,19 @@ const eventPatience = time.Second
 
 func newLookup() *cobra.Command {
 	var kubeconfig string
+	var ko kubeletOptions
 	cmd := &cobra.Command{
 		Use:   "lookup",
 		Short: "Hold one conversation with the plugin on stdin and stdout, without a daemon",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return lookup(cmd.Context(), kubeconfig) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return lookup(cmd.Context(), kubeconfig, ko) },
 	}
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server; empty for the pod's service account")
+	ko.add(cmd.Flags())
 	return cmd
 }
 
-func lookup(ctx context.Context, kubeconfig string) error {
+func lookup(ctx context.Context, kubeconfig string, ko kubeletOptions) error {
 	config, err := kube.LoadConfig(kubeconfig)
 	if err != nil {
 		return err
@@ -47,10 +49,17 @@ func lookup(ctx context.Context, kubeconfig string) error {
 	if err != nil {
 		return err
 	}
+	kubelet, err := ko.open(nil)
+	if err != nil {
+		return err
+	}
+	defer kubelet.Close() // nothing is asked any more
+	api := daemon.Direct{Client: client}
 	var events sync.WaitGroup
 	defer events.Wait()
 	cluster := &daemon.Cluster{
-		API: daemon.Direct{Client: client},
+		API:     api,
+		Devices: &daemon.Devices{Kubelet: kubelet, Claims: api},
 		Emit: func(ref pod.Ref, e kube.Event) {
 			events.Go(func() {
 				short, cancel := context.WithTimeout(ctx, eventPatience)

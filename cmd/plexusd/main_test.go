@@ -16,9 +16,10 @@ import (
 func TestTheManifestsFlagsAreOurs(t *testing.T) {
 	t.Parallel()
 	for file, pattern := range map[string]string{
-		"base/daemonset.yaml":                    `args: \[(.*)\]`,
-		"components/one-shot/kustomization.yaml": `args: \[(.*)\]`,
-		"components/metrics/kustomization.yaml":  `value: (--.*)`,
+		"base/daemonset.yaml":                      `args: \[(.*)\]`,
+		"components/one-shot/kustomization.yaml":   `args: \[(.*)\]`,
+		"components/metrics/kustomization.yaml":    `value: (--.*)`,
+		"components/dra-status/kustomization.yaml": `value: (--.*)`,
 	} {
 		data, err := os.ReadFile(filepath.Join("..", "..", "deploy", file))
 		if err != nil {
@@ -45,6 +46,10 @@ func TestTheManifestsFlagsAreOurs(t *testing.T) {
 // TestCommandRefuses runs alone: a command sets the process' loggers.
 func TestCommandRefuses(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, []byte(`{"clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}],"current-context":"c"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, tc := range map[string]struct {
 		args []string
 		says string
@@ -53,6 +58,7 @@ func TestCommandRefuses(t *testing.T) {
 		"no work at all":              {[]string{"serve", "--node-name=n1", "--max-in-flight=0"}, "--max-in-flight 0"},
 		"a kubeconfig that is not":    {[]string{"serve", "--node-name=n1", "--kubeconfig=" + none}, none},
 		"a lookup without kubeconfig": {[]string{"lookup", "--kubeconfig=" + none}, none},
+		"a socket without its path":   {[]string{"lookup", "--kubeconfig=" + kubeconfig, "--pod-resources-socket=kubelet.sock"}, "--pod-resources-socket"},
 		"an unknown level":            {[]string{"version", "--log-level=loud"}, "loud"},
 		"programs that are not there": {[]string{"install", "--bin-source=" + none, "--bin-dir=" + t.TempDir()}, none},
 	} {

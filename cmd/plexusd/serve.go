@@ -16,11 +16,13 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/daemon"
 	"github.com/plexus-cni/plexus/internal/kube"
+	"github.com/plexus-cni/plexus/internal/pod"
 )
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	nodeOptions
+	kubeletOptions
 
 	node         string
 	kubeconfig   string
@@ -29,6 +31,8 @@ type serveOptions struct {
 	statusForAll bool
 	legacyStatus bool
 	install      bool
+
+	publishClaims bool
 }
 
 func newServe() *cobra.Command {
@@ -40,13 +44,15 @@ func newServe() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	o.add(f)
+	o.nodeOptions.add(f)
+	o.kubeletOptions.add(f)
 	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node in the cluster (NODE_NAME)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty for the pod's service account")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:9652", "address of /healthz, /readyz and /metrics; empty for none")
 	f.IntVar(&o.atOnce, "max-in-flight", 64, "how many lookups and reports are worked on at a time; more are queued")
 	f.BoolVar(&o.statusForAll, "status-for-all", true, "write network-status and events also for pods that select no network")
 	f.BoolVar(&o.legacyStatus, "legacy-status", false, "write the status also under its old name, k8s.v1.cni.cncf.io/networks-status")
+	f.BoolVar(&o.publishClaims, "publish-claim-status", false, "tell in the status of ResourceClaims what became of their devices: interface, addresses and MAC (deploy/components/dra-status grants it)")
 	f.BoolVar(&o.install, "install", false, "install the plugin, and its configuration as it has to be while the primary's changes")
 	return cmd
 }
@@ -71,14 +77,38 @@ func serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	resourceSlices, err := kube.NewSlices(client, o.node, log)
+	if err != nil {
+		return err
+	}
 	metrics := daemon.NewMetrics()
-	source := metrics.Measure(daemon.Limit(&daemon.Cluster{
-		API:          daemon.Watched{Client: client, Cache: cache},
+	kubelet, err := o.kubeletOptions.open(metrics.CountKubelet)
+	if err != nil {
+		return err
+	}
+	defer kubelet.Close() // nothing is asked any more
+	api := daemon.Watched{Client: client, Cache: cache, Slices: resourceSlices}
+	cluster := &daemon.Cluster{
+		API:          api,
+		Devices:      &daemon.Devices{Kubelet: kubelet, Claims: api},
 		Emit:         client.StartEvents(ctx, o.node),
 		Log:          log,
 		StatusForAll: o.statusForAll,
 		LegacyStatus: o.legacyStatus,
-	}, o.atOnce))
+	}
+	source := metrics.Measure(daemon.Limit(cluster, o.atOnce))
+	tasks := []func(context.Context) error{
+		func(ctx context.Context) error { cache.Run(ctx); return nil },
+		func(ctx context.Context) error { resourceSlices.Run(ctx); return nil },
+	}
+	if o.publishClaims {
+		publisher := daemon.NewPublisher(client.ApplyClaimStatus, func(ref pod.Ref) bool { _, known := cache.Known(ref); return known }, log)
+		cluster.Publish = publisher.Publish
+		if err = cache.OnGone(publisher.Gone); err != nil {
+			return err
+		}
+		tasks = append(tasks, func(ctx context.Context) error { publisher.Run(ctx); return nil })
+	}
 
 	// The plugin and the socket before the configuration that makes the runtime use them. It is written before the cluster is known:
 	// from then on a pod waits for its networks rather than starts without them.
@@ -91,13 +121,12 @@ func serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	tasks := []func(context.Context) error{
-		func(ctx context.Context) error { cache.Run(ctx); return nil },
+	tasks = append(tasks,
 		func(ctx context.Context) error {
 			return (&daemon.Server{Source: source, Log: log}).Serve(ctx, socket)
 		},
 		func(ctx context.Context) error { return serveHTTP(ctx, o.listen, metrics.Handler(source.Ready)) },
-	}
+	)
 	if o.install {
 		node, err := o.asNode()
 		if err != nil {

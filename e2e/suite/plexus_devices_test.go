@@ -114,6 +114,19 @@ metadata: {name: e2e-devices}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: e2e-devices}
 subjects: [{kind: ServiceAccount, name: devices, namespace: NAMESPACE}]
 ---
+# What the component dra-status asks the operator to add for drivers of their own.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: e2e-plexusd-driver}
+rules:
+- {apiGroups: [resource.k8s.io], resources: [resourceclaims/driver], verbs: ["associated-node:patch"], resourceNames: [DRIVER]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: e2e-plexusd-driver}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: e2e-plexusd-driver}
+subjects: [{kind: ServiceAccount, name: plexusd, namespace: plexus-system}]
+---
 apiVersion: resource.k8s.io/v1
 kind: DeviceClass
 metadata: {name: DRIVER}
@@ -144,7 +157,7 @@ spec:
         - {name: device-info, mountPath: /run/k8s.cni.cncf.io}
       - name: dra-driver
         image: IMAGE
-        command: [/usr/bin/dradriver, -driver, DRIVER, -resource, CLAIMED_RESOURCE, -devices, CLAIMED_DEVICES, -plain, gpu0]
+        command: [/usr/bin/dradriver, -driver, DRIVER, -resource, CLAIMED_RESOURCE, -devices, "CLAIMED_DEVICES", -plain, gpu0]
         env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
         volumeMounts:
         - {name: plugins, mountPath: /var/lib/kubelet/plugins}
@@ -295,8 +308,10 @@ func wantDevicesBack(t *testing.T) {
 	}
 }
 
+// checkClaims shows the same for ResourceClaims, and that their status says what became of the devices.
 func checkClaims(t *testing.T) {
 	t.Helper()
+	applyPlexus(t, "dra", "dra-status")
 	namespace := newNamespace(t)
 	createAnnotated(t, namespace, "claimed", linkConfig, map[string]string{"k8s.v1.cni.cncf.io/resourceName": claimedResource})
 	createAnnotated(t, namespace, "second", linkConfig, map[string]string{"plexus-cni.io/claim-request": "nics/second"})
@@ -331,8 +346,32 @@ spec:
 			t.Errorf("%s is %s, want %s, which was allocated for the request %s", ifName, got, allocated[request], request)
 		}
 	}
+	claim := claimOf(t, pod)
+	eventually(t, "the claim's status to tell of both interfaces", func() bool {
+		told := networkDataOf(t, namespace, claim)
+		return told[allocated["first"]] == "net1" && told[allocated["second"]] == "net2" && len(told) == 2
+	})
 	deletePod(t, pod)
 	wantDevicesBack(t)
+
+	kubectl(t, fmt.Sprintf(`
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: own, namespace: %[1]s}
+spec:
+  devices:
+    requests:
+    - name: second
+      exactly: {deviceClassName: %[2]s, selectors: [{cel: {expression: 'device.attributes["%[2]s"].kind == "link"'}}]}
+`, namespace, draDriver), "apply", "-f", "-")
+	named := claiming("named", "claimed")
+	own := "own"
+	named.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "nics", ResourceClaimName: &own}}
+	named = startPod(t, named)
+	wantLinks(t, named, "eth0", "net1")
+	eventually(t, "the claim's status to tell of the interface", func() bool { return len(networkDataOf(t, namespace, own)) == 1 })
+	deletePod(t, named)
+	eventually(t, "the claim's status to tell of no interface", func() bool { return len(networkDataOf(t, namespace, own)) == 0 })
 
 	many := createPod(t, claiming("many", "claimed,claimed,claimed"))
 	event := waitEvent(t, many, "FailedCreatePodSandBox")
@@ -343,6 +382,33 @@ spec:
 	}
 	deletePod(t, many)
 	wantDevicesBack(t)
+	applyPlexus(t)
+}
+
+// claimOf is the name of the claim that was made for a pod.
+func claimOf(t *testing.T, pod *corev1.Pod) string {
+	t.Helper()
+	now, err := env.client.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+	if err != nil || len(now.Status.ResourceClaimStatuses) != 1 || now.Status.ResourceClaimStatuses[0].ResourceClaimName == nil {
+		t.Fatalf("claims of pod %s: %+v, %v", pod.Name, now.Status.ResourceClaimStatuses, err)
+	}
+	return *now.Status.ResourceClaimStatuses[0].ResourceClaimName
+}
+
+// networkDataOf are the interfaces that a claim's status tells of, by device.
+func networkDataOf(t *testing.T, namespace, name string) map[string]string {
+	t.Helper()
+	claim, err := env.client.ResourceV1().ResourceClaims(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]string{}
+	for _, d := range claim.Status.Devices {
+		if d.NetworkData != nil && d.NetworkData.InterfaceName != "" {
+			told[d.Device] = d.NetworkData.InterfaceName
+		}
+	}
+	return told
 }
 
 // allocationOf are the devices of a pod's claim by request.

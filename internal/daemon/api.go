@@ -15,10 +15,14 @@ import (
 type Watched struct {
 	*kube.Client
 
-	Cache *kube.Cache
+	Cache  *kube.Cache
+	Slices *kube.Slices
 }
 
-var _ API = Watched{}
+var (
+	_ API    = Watched{}
+	_ Claims = Watched{}
+)
 
 // Pod implements [API].
 func (w Watched) Pod(ctx context.Context, ref pod.Ref) (kube.Pod, error) {
@@ -36,13 +40,21 @@ func (w Watched) Definition(ctx context.Context, ref nad.Ref, fresh bool) (*nad.
 	return w.Cache.Definition(ref)
 }
 
+// SliceDevices implements [Claims]. The slices of this node are watched, and the pod's node is this one.
+func (w Watched) SliceDevices(ctx context.Context, _ string, claimed []pod.ClaimedDevice) ([]pod.Device, error) {
+	return w.Slices.Devices(ctx, claimed)
+}
+
 // Ready implements [API].
 func (w Watched) Ready(context.Context) error { return w.Cache.Synced() }
 
 // Direct is an API that asks the API server each time: that of a one-shot child.
 type Direct struct{ *kube.Client }
 
-var _ API = Direct{}
+var (
+	_ API    = Direct{}
+	_ Claims = Direct{}
+)
 
 // KnownPod implements [API].
 func (d Direct) KnownPod(ctx context.Context, ref pod.Ref) (kube.Pod, bool) {

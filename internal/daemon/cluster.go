@@ -36,6 +36,10 @@ type API interface {
 // Cluster is the [source.Source] of a Kubernetes cluster.
 type Cluster struct {
 	API API
+	// Devices finds devices of pods; nil where none are known.
+	Devices *Devices
+	// Publish tells what became of devices of ResourceClaims, without waiting for it; nil for nobody.
+	Publish func(pod.Ref, []source.Interface)
 	// Emit tells an event about a pod, without waiting for it.
 	Emit func(pod.Ref, kube.Event)
 	Log  *slog.Logger
@@ -68,6 +72,7 @@ func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection
 // for it: the definition may have been created just before the pod.
 func (c *Cluster) selectNetworks(ctx context.Context, q source.Query, p source.Pod) (*source.Selection, error) {
 	fresh := map[nad.Ref]*nad.Definition{}
+	devices := c.devicesOf(ctx, q.Pod)
 	for {
 		var missing nad.Ref
 		selection, err := source.Select(q, p, func(ref nad.Ref) (*nad.Definition, error) {
@@ -79,7 +84,7 @@ func (c *Cluster) selectNetworks(ctx context.Context, q source.Query, p source.P
 				missing = ref
 			}
 			return d, retriable(err)
-		})
+		}, devices)
 		if !errors.Is(err, nad.ErrNotFound) || missing == (nad.Ref{}) {
 			return selection, err
 		}
@@ -91,6 +96,17 @@ func (c *Cluster) selectNetworks(ctx context.Context, q source.Query, p source.P
 			return nil, retriable(freshErr)
 		}
 		fresh[missing] = d
+	}
+}
+
+// devicesOf is how the devices of a pod are found. They are asked for when all definitions are there, so once.
+func (c *Cluster) devicesOf(ctx context.Context, asked pod.Ref) source.Devices {
+	if c.Devices == nil {
+		return nil
+	}
+	return func(p source.Pod, needs []source.Need) ([]pod.Device, error) {
+		given, err := c.Devices.Of(ctx, asked, p.Ref, needs)
+		return given, retriable(err)
 	}
 }
 
@@ -113,6 +129,8 @@ func (c *Cluster) emitFailure(ref pod.Ref, err error) {
 		reason = "NoNetworkFound"
 	case errors.Is(err, nad.ErrForbidden):
 		reason = "NetworkForbidden"
+	case errors.Is(err, source.ErrNoDevice):
+		reason = "NoDevice"
 	case errors.Is(err, annotations.ErrInvalid):
 		reason = "InvalidNetworkSelection"
 	}
@@ -129,6 +147,7 @@ func (c *Cluster) Report(ctx context.Context, r source.Report) error {
 			ref = p.Ref
 		}
 		if !c.StatusForAll && !selectsNetworks(p) {
+			c.publish(ref, r.Interfaces)
 			return nil
 		}
 	}
@@ -140,10 +159,17 @@ func (c *Cluster) Report(ctx context.Context, r source.Report) error {
 	if err != nil {
 		return retriable(err)
 	}
+	c.publish(ref, r.Interfaces)
 	for _, i := range r.Interfaces {
 		c.Emit(ref, kube.Event{Reason: "AddedInterface", Text: added(i)})
 	}
 	return nil
+}
+
+func (c *Cluster) publish(ref pod.Ref, interfaces []source.Interface) {
+	if c.Publish != nil {
+		c.Publish(ref, interfaces)
+	}
 }
 
 func selectsNetworks(p kube.Pod) bool {

@@ -45,10 +45,12 @@ type cluster struct {
 	pods    map[string]kube.Pod
 	nads    map[nad.Ref]string // what the watch has delivered
 	created map[nad.Ref]string // what only the API server has yet
-	asked   int                // fresh definitions
-	err     error              // of all calls
-	patches []patch
-	events  []event
+	// definitions of networks that consume devices, by name.
+	definitions map[string]nad.Definition
+	asked       int   // fresh definitions
+	err         error // of all calls
+	patches     []patch
+	events      []event
 }
 
 type patch struct {
@@ -82,6 +84,10 @@ func (c *cluster) Definition(_ context.Context, ref nad.Ref, fresh bool) (*nad.D
 	if fresh {
 		c.asked++
 		from = c.created
+	}
+	if d, ok := c.definitions[ref.Name]; ok {
+		d.Ref = ref
+		return &d, nil
 	}
 	if config, ok := from[ref]; ok {
 		return &nad.Definition{Ref: ref, Config: config}, nil
@@ -463,12 +469,14 @@ func TestHTTP(t *testing.T) {
 	if code, _ := get("/healthz"); code != http.StatusOK {
 		t.Errorf("/healthz = %d: alive is not ready", code)
 	}
+	metrics.CountKubelet("Get", "Unavailable")
 	_, body := get("/metrics")
 	for _, want := range []string{
 		`plexus_requests_total{outcome="ok",verb="ready"} 1`,
 		`plexus_requests_total{outcome="try_again",verb="ready"} 1`,
 		`plexus_request_duration_seconds_count{verb="ready"} 2`,
 		`plexus_requests_in_flight{verb="ready"} 0`,
+		`plexus_podresources_requests_total{call="Get",code="Unavailable"} 1`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("/metrics has no %s", want)

@@ -23,6 +23,7 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
+	kubelet  *prometheus.CounterVec
 }
 
 // NewMetrics returns Metrics that have counted nothing.
@@ -42,10 +43,17 @@ func NewMetrics() *Metrics {
 			Name: "plexus_requests_in_flight",
 			Help: "Questions of the plugin that wait for their answer now.",
 		}, []string{"verb"}),
+		kubelet: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plexus_podresources_requests_total",
+			Help: "Questions to the kubelet which devices it gave a pod, by call (Get, List, or checkpoint for its file) and code (of gRPC; OK for success).",
+		}, []string{"call", "code"}),
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.inFlight, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.duration, m.inFlight, m.kubelet, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
+
+// CountKubelet counts a question to the kubelet; see [kube.KubeletOptions].
+func (m *Metrics) CountKubelet(call, code string) { m.kubelet.WithLabelValues(call, code).Inc() }
 
 // Measure counts what src is asked.
 func (m *Metrics) Measure(src source.Source) source.Source { return &measured{src: src, metrics: m} }

@@ -33,10 +33,11 @@ type api struct {
 	stopped chan struct{}
 }
 
-type request struct{ method, path, query, contentType, body string }
+type request struct{ method, path, query, contentType, body, manager string }
 
 type event struct {
 	resource string
+	kind     string // ADDED or DELETED
 	version  int
 	object   map[string]any
 }
@@ -74,7 +75,20 @@ func (a *api) put(resource string, o map[string]any) {
 	a.hide(resource, o)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := event{resource: resource, version: a.version, object: o}
+	a.tell(event{resource: resource, kind: "ADDED", version: a.version, object: o})
+}
+
+// remove deletes an object, and tells the watches.
+func (a *api) remove(resource, namespace, name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.version++
+	o := a.objects[resource][namespace+"/"+name].(map[string]any)
+	delete(a.objects[resource], namespace+"/"+name)
+	a.tell(event{resource: resource, kind: "DELETED", version: a.version, object: o})
+}
+
+func (a *api) tell(e event) {
 	a.events = append(a.events, e)
 	for _, w := range a.watchers {
 		w <- e
@@ -159,7 +173,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPatch:
 		a.patch(w, resource, key, body)
 	case key == "":
-		a.list(w, resource)
+		a.list(w, r, resource)
 	default:
 		a.mu.Lock()
 		o, ok := a.objects[resource][key]
@@ -178,7 +192,7 @@ func (a *api) note(r *http.Request, body string) {
 	if r.URL.Query().Get("watch") != "" {
 		return
 	}
-	a.seen = append(a.seen, request{r.Method, r.URL.Path, r.URL.Query().Get("fieldSelector"), r.Header.Get("Content-Type"), body})
+	a.seen = append(a.seen, request{r.Method, r.URL.Path, r.URL.Query().Get("fieldSelector"), r.Header.Get("Content-Type"), body, r.URL.Query().Get("fieldManager")})
 	if a.asked != nil {
 		close(a.asked)
 		a.asked = nil
@@ -233,21 +247,38 @@ func (a *api) patch(w http.ResponseWriter, resource, key string, body []byte) {
 	writeJSON(w, http.StatusOK, o)
 }
 
-func (a *api) list(w http.ResponseWriter, resource string) {
+func (a *api) list(w http.ResponseWriter, r *http.Request, resource string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	items := []any{}
 	for _, o := range a.objects[resource] {
-		items = append(items, o)
+		if selects(r, o) {
+			items = append(items, o)
+		}
 	}
 	list := map[string]any{
 		"kind": "NetworkAttachmentDefinitionList", "apiVersion": "k8s.cni.cncf.io/v1",
 		"metadata": map[string]any{"resourceVersion": strconv.Itoa(a.version)}, "items": items,
 	}
-	if resource == "pods" {
+	switch resource {
+	case "pods":
 		list["kind"], list["apiVersion"] = "PartialObjectMetadataList", "meta.k8s.io/v1"
+	case "resourceslices":
+		list["kind"], list["apiVersion"] = "ResourceSliceList", "resource.k8s.io/v1"
 	}
 	writeJSON(w, http.StatusOK, list)
+}
+
+// selects applies the field selectors of ResourceSlices. Those of other objects are looked at in the requests.
+func selects(r *http.Request, o any) bool {
+	spec, _ := o.(map[string]any)["spec"].(map[string]any)
+	for term := range strings.SplitSeq(r.URL.Query().Get("fieldSelector"), ",") {
+		field, want, _ := strings.Cut(strings.TrimPrefix(term, "spec."), "=")
+		if value, _ := spec[field].(string); strings.Contains(r.URL.Path, "resourceslices") && value != want {
+			return false
+		}
+	}
+	return true
 }
 
 // watch streams events. Lists as watches (sendInitialEvents) are not understood, as by older API servers.
@@ -271,14 +302,14 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request, resource string) {
 	for {
 		select {
 		case e := <-events:
-			if e.resource != resource || e.version <= since {
+			if e.resource != resource || e.version <= since || !selects(r, e.object) {
 				continue
 			}
 			o := e.object
 			if resource == "pods" {
 				o = map[string]any{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta(o)}
 			}
-			if err := json.NewEncoder(w).Encode(map[string]any{"type": "ADDED", "object": o}); err != nil {
+			if err := json.NewEncoder(w).Encode(map[string]any{"type": e.kind, "object": o}); err != nil {
 				return
 			}
 			flush()

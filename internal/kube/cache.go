@@ -63,6 +63,31 @@ func NewCache(client *Client, node string, log *slog.Logger) (*Cache, error) {
 	return c, nil
 }
 
+// OnGone lets f know of each pod that is gone, also when another one has taken its name. It is called before Run; f does not wait.
+func (c *Cache) OnGone(f func(pod.Ref)) error {
+	ref := func(obj any) pod.Ref {
+		if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+			obj = last.Obj
+		}
+		if m, ok := obj.(*metav1.PartialObjectMetadata); ok {
+			return podOf(m).Ref
+		}
+		return pod.Ref{}
+	}
+	_, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(before, now any) {
+			if b := ref(before); b.UID != ref(now).UID {
+				f(b)
+			}
+		},
+		DeleteFunc: func(obj any) { f(ref(obj)) },
+	})
+	if err != nil {
+		return fmt.Errorf("watch pods of this node: %w", err)
+	}
+	return nil
+}
+
 func (c *Cache) podWatch() cache.ListerWatcher {
 	ofNode := func(o metav1.ListOptions) metav1.ListOptions {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", c.node).String()
@@ -97,15 +122,24 @@ func trimPod(obj any) (any, error) {
 	if !ok {
 		return obj, nil
 	}
-	kept := map[string]string{}
-	for _, key := range []string{annotations.NetworksKey, annotations.DefaultNetworkKey, annotations.ConfigSourceKey} {
-		if value, ok := m.Annotations[key]; ok {
-			kept[key] = value
-		}
-	}
+	kept := pick(m.Annotations, annotations.NetworksKey, annotations.DefaultNetworkKey, annotations.ConfigSourceKey)
 	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Annotations: kept,
 	}}, nil
+}
+
+// pick is what is there of some keys; nil for nothing.
+func pick(from map[string]string, keys ...string) map[string]string {
+	var kept map[string]string
+	for _, key := range keys {
+		if value, ok := from[key]; ok {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[key] = value
+		}
+	}
+	return kept
 }
 
 func trimDefinition(obj any) (any, error) {
@@ -117,9 +151,7 @@ func trimDefinition(obj any) (any, error) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name, UID: d.UID, ResourceVersion: d.ResourceVersion},
 		Spec:       d.Spec,
 	}
-	if resource, ok := d.Annotations[annotations.ResourceNameKey]; ok {
-		trimmed.Annotations = map[string]string{annotations.ResourceNameKey: resource}
-	}
+	trimmed.Annotations = pick(d.Annotations, annotations.ResourceNameKey, annotations.ClaimRequestKey)
 	return trimmed, nil
 }
 

@@ -1,8 +1,8 @@
 // Copyright The Plexus Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kube is the API server: the pods of this node and all NetworkAttachmentDefinitions, what a pod was given, and events
-// about it. Nothing else speaks with it.
+// Package kube is the API server and the kubelet: the pods of this node and all NetworkAttachmentDefinitions, the devices that a pod was
+// given, what its networks gave it, and events about it. Nothing else speaks with them.
 package kube
 
 import (
@@ -14,6 +14,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -47,7 +48,8 @@ type Pod struct {
 type Client struct {
 	pods   metadata.Getter
 	nads   *rest.RESTClient
-	events *rest.RESTClient
+	core   *rest.RESTClient // events, and pods of which more than metadata is needed
+	claims *rest.RESTClient // resource.k8s.io
 }
 
 // userAgent is what audit logs of the API server show.
@@ -81,20 +83,21 @@ func NewClient(config *rest.Config) (*Client, error) {
 		return nil, fmt.Errorf("API client: %w", err)
 	}
 	scheme := runtime.NewScheme()
-	if err = errors.Join(nadv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
+	if err = errors.Join(nadv1.AddToScheme(scheme), corev1.AddToScheme(scheme), resourcev1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("API types: %w", err)
 	}
-	// Metadata is all that is used of pods, so the API server is asked for no more.
+	// Metadata is all that is used of most pods, so the API server is asked for no more.
 	pods, err := metadata.NewForConfigAndClient(config, hc)
 	if err != nil {
 		return nil, fmt.Errorf("API client: %w", err)
 	}
 	nads, nadErr := restClient(config, hc, scheme, "/apis", nadv1.GroupVersion)
-	events, eventErr := restClient(config, hc, scheme, "/api", corev1.SchemeGroupVersion)
-	if err = errors.Join(nadErr, eventErr); err != nil {
+	core, coreErr := restClient(config, hc, scheme, "/api", corev1.SchemeGroupVersion)
+	claims, claimErr := restClient(config, hc, scheme, "/apis", resourcev1.SchemeGroupVersion)
+	if err = errors.Join(nadErr, coreErr, claimErr); err != nil {
 		return nil, fmt.Errorf("API client: %w", err)
 	}
-	return &Client{pods: pods.Resource(corev1.SchemeGroupVersion.WithResource("pods")), nads: nads, events: events}, nil
+	return &Client{pods: pods.Resource(corev1.SchemeGroupVersion.WithResource("pods")), nads: nads, core: core, claims: claims}, nil
 }
 
 func restClient(config *rest.Config, hc *http.Client, scheme *runtime.Scheme, path string, gv schema.GroupVersion) (*rest.RESTClient, error) {
@@ -149,6 +152,7 @@ func definitionOf(d *nadv1.NetworkAttachmentDefinition) *nad.Definition {
 		Ref:          nad.Ref{Namespace: d.Namespace, Name: d.Name},
 		Config:       d.Spec.Config,
 		ResourceName: d.Annotations[annotations.ResourceNameKey],
+		ClaimRequest: d.Annotations[annotations.ClaimRequestKey],
 	}
 }
 
@@ -173,7 +177,7 @@ func classify(err error) error {
 
 // Ping asks the API server whether it serves. The error is an ErrUnavailable, or final.
 func (c *Client) Ping(ctx context.Context) error {
-	if err := c.events.Get().AbsPath("/readyz").Do(ctx).Error(); err != nil {
+	if err := c.core.Get().AbsPath("/readyz").Do(ctx).Error(); err != nil {
 		return fmt.Errorf("API server: %w", classify(err))
 	}
 	return nil

@@ -60,7 +60,7 @@ func eventSource(node string) corev1.EventSource {
 // one event, and what is more than the API server takes is dropped.
 func (c *Client) StartEvents(ctx context.Context, node string) func(pod.Ref, Event) {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	broadcaster.StartRecordingToSink(sink{ctx: ctx, events: c.events})
+	broadcaster.StartRecordingToSink(sink{ctx: ctx, events: c.core})
 	recorder := broadcaster.NewRecorder(runtime.NewScheme(), eventSource(node))
 	return func(ref pod.Ref, e Event) {
 		target := reference(ref)
@@ -85,7 +85,7 @@ func (c *Client) SendEvent(ctx context.Context, node string, ref pod.Ref, e Even
 		Count:          1,
 		Type:           e.kind(),
 	}
-	if err := c.events.Post().Namespace(ref.Namespace).Resource("events").Body(event).Do(ctx).Error(); err != nil {
+	if err := c.core.Post().Namespace(ref.Namespace).Resource("events").Body(event).Do(ctx).Error(); err != nil {
 		return fmt.Errorf("event about pod %s: %w", ref, err)
 	}
 	return nil

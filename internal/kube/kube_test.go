@@ -151,10 +151,12 @@ func TestAnotherPodOfTheSameName(t *testing.T) {
 func TestDefinition(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t)
-	api.put("network-attachment-definitions", definition("default", "a", `{"type":"x"}`, "intel.com/vf"))
+	d := definition("default", "a", `{"type":"x"}`, "intel.com/vf")
+	meta(d)["annotations"].(map[string]string)[annotations.ClaimRequestKey] = "net/vf"
+	api.put("network-attachment-definitions", d)
 	c := startCache(t, api)
 	direct := newClient(t, api)
-	want := &nad.Definition{Ref: nad.Ref{Namespace: "default", Name: "a"}, Config: `{"type":"x"}`, ResourceName: "intel.com/vf"}
+	want := &nad.Definition{Ref: nad.Ref{Namespace: "default", Name: "a"}, Config: `{"type":"x"}`, ResourceName: "intel.com/vf", ClaimRequest: "net/vf"}
 	for name, find := range map[string]func(nad.Ref) (*nad.Definition, error){
 		"from the cache":      c.Definition,
 		"from the API server": func(r nad.Ref) (*nad.Definition, error) { return direct.Definition(t.Context(), r) },

@@ -199,7 +199,7 @@ func (c *cache) fill(a *delegate.Attachment) {
 // FromCache makes a plan of what libcni's cache in dir holds about a sandbox; nil when it holds nothing. Only attachments that were
 // made completely are in the cache. Entries of the container that can not be read are listed beside.
 func FromCache(dir string, s delegate.Sandbox) (*delegate.Plan, []string, error) {
-	files, err := filepath.Glob(filepath.Join(escape(dir), "results", "*-"+escape(s.ContainerID)+"-*"))
+	files, err := entriesOf(filepath.Join(dir, "results"), s.ContainerID)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list libcni's cache: %w", err)
 	}
@@ -251,9 +251,33 @@ func fromEntry(file string, s delegate.Sandbox) (*delegate.Attachment, error) {
 	return a, nil
 }
 
-// escape makes a path literal in a pattern of filepath.Glob.
-func escape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+// entriesOf lists the files whose names can be those of a container's entries, sorted: <network>-<containerID>-<ifname>. Every ADD
+// comes here, and the folder has an entry for each attachment of the node: so names are only looked at, one by one.
+func entriesOf(dir, id string) ([]string, error) {
+	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close() // opened for reading
+	var files []string
+	for {
+		names, err := d.Readdirnames(256)
+		for _, name := range names {
+			if strings.Contains(name, "-"+id+"-") {
+				files = append(files, filepath.Join(dir, name))
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			slices.Sort(files)
+			return files, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 func readFile(path string) ([]byte, error) {

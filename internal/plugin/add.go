@@ -165,20 +165,31 @@ func (c *call) attach(ctx context.Context, src source.Source, plan *delegate.Pla
 	if err != nil {
 		return nil, err
 	}
-	if err := c.step("report"); err != nil {
-		return nil, err
-	}
-	if err := c.report(ctx, src, plan); err != nil {
-		return nil, fmt.Errorf("network status: %w", err)
-	}
+	return result, c.complete(ctx, src, plan)
+}
+
+// complete records that all is attached, and reports it. Both wait, for the disk and for the API server, and neither for the other: if one
+// fails, all is undone. Should the call be killed in between, its record is that of an ADD which was never answered, and the runtime's DEL
+// undoes it like any other.
+func (c *call) complete(ctx context.Context, src source.Source, plan *delegate.Plan) error {
 	if err := c.step("complete"); err != nil {
-		return nil, err
+		return err
 	}
 	plan.Complete = true
-	if err := c.records.Save(key(c.sandbox), plan); err != nil {
-		return nil, fmt.Errorf("record the attachments: %w", err)
+	saved := make(chan error, 1)
+	go func() { saved <- c.records.Save(key(c.sandbox), plan) }()
+	reported := c.step("report")
+	if reported == nil {
+		reported = c.report(ctx, src, plan)
 	}
-	return result, nil
+	// Before anything is undone: an undo saves the same record.
+	if err := <-saved; err != nil {
+		return fmt.Errorf("record the attachments: %w", err)
+	}
+	if reported != nil {
+		return fmt.Errorf("network status: %w", reported)
+	}
+	return nil
 }
 
 // rollBack undoes a failed ADD. The cause stays what the caller is told first.
@@ -206,6 +217,7 @@ func (c *call) report(ctx context.Context, src source.Source, plan *delegate.Pla
 		if err != nil {
 			return err
 		}
+		c.completeDeviceInfo(info)
 		status, err := annotations.StatusOf(annotations.Attached{
 			Network: a.Network, IfName: a.IfName, Default: a.Default, Result: result, DeviceInfo: info,
 		})
@@ -217,7 +229,19 @@ func (c *call) report(ctx context.Context, src source.Source, plan *delegate.Pla
 		if err != nil {
 			return err
 		}
-		r.Interfaces = append(r.Interfaces, source.Interface{Network: a.Network, Name: a.IfName, Addresses: addresses})
+		r.Interfaces = append(r.Interfaces, source.Interface{
+			Network: a.Network, Name: a.IfName, Addresses: addresses, MAC: macOf(a.IfName, status), Claimed: a.Claimed,
+		})
 	}
 	return src.Report(ctx, r)
+}
+
+// macOf is the hardware address of an interface, "" if no plugin told it.
+func macOf(ifName string, status []annotations.Status) string {
+	for _, s := range status {
+		if s.Interface == ifName {
+			return s.MAC
+		}
+	}
+	return ""
 }

@@ -154,13 +154,13 @@ func (c *call) byReference(key string, n *source.Network) (*delegate.Network, er
 		if n.Missing {
 			return &delegate.Network{Name: list.Name(), List: list}, nil
 		}
-		return &delegate.Network{Name: n.Ref.String(), List: list, Device: n.Device, Element: n.Element}, nil
+		return &delegate.Network{Name: n.Ref.String(), List: list, Device: n.Device, ResourceName: n.ResourceName, Claimed: n.Claimed, Element: n.Element}, nil
 	}
 	list, err := nad.Normalize([]byte(n.Config), c.defaults(n.Ref.Name))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", key, n.Ref, err)
 	}
-	return &delegate.Network{Name: n.Ref.String(), List: list, Device: n.Device, Element: n.Element}, nil
+	return &delegate.Network{Name: n.Ref.String(), List: list, Device: n.Device, ResourceName: n.ResourceName, Claimed: n.Claimed, Element: n.Element}, nil
 }
 
 // auxiliary is the extra last network of plugin files that other programs drop beside the default network's; nil when there is none.

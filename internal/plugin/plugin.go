@@ -46,6 +46,8 @@ type Plugin struct {
 	Log func(config.Log) *slog.Logger
 	// DeviceInfoDir is the base folder of device-info files; "" leaves them out.
 	DeviceInfoDir string
+	// PCI tells about the host's devices; nil leaves out of a network status what no plugin wrote.
+	PCI PCI
 	// VFs serves networks of type sriov within Plexus, with the call's own log and plugins; nil leaves them to a program.
 	VFs *sriov.Plugin
 	// LockTimeout bounds the wait for other calls; zero stands for a minute.

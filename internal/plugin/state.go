@@ -148,6 +148,9 @@ func (c *call) undoEarlierBoots(ctx context.Context, bootID string) {
 			break
 		}
 	}
+	if e := c.records.Sweep(); e != nil {
+		err = errors.Join(err, e)
+	}
 	text := bootID
 	if err != nil {
 		c.log.Warn("give back what an earlier boot left; a later ADD goes on with it", "error", err)

@@ -6,6 +6,7 @@ package source
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/pod"
@@ -22,8 +23,8 @@ type Pod struct {
 type Definitions func(nad.Ref) (*nad.Definition, error)
 
 // Select answers a query for a pod that was found. It is the one place that decides what a pod gets by reference, whichever
-// source found the pod and its definitions.
-func Select(q Query, p Pod, find Definitions) (*Selection, error) {
+// source found the pod and its definitions. A source that knows nothing of devices has nil for them.
+func Select(q Query, p Pod, find Definitions, devices Devices) (*Selection, error) {
 	if err := checkUID(q.Pod, p); err != nil {
 		return nil, err
 	}
@@ -51,7 +52,57 @@ func Select(q Query, p Pod, find Definitions) (*Selection, error) {
 		}
 		sel.Networks = append(sel.Networks, *n)
 	}
+	if err := s.giveDevices(sel.all(), devices); err != nil {
+		return nil, err
+	}
 	return sel, nil
+}
+
+// all are the networks in the order of attachment.
+func (s *Selection) all() []*Network {
+	var all []*Network
+	if s.Default != nil {
+		all = append(all, s.Default)
+	}
+	for i := range s.DefaultNetworks {
+		all = append(all, &s.DefaultNetworks[i])
+	}
+	for i := range s.Networks {
+		all = append(all, &s.Networks[i])
+	}
+	return all
+}
+
+// giveDevices finds out what the node gave the pod, if any of its networks consumes a device, and gives each its own.
+func (s *selector) giveDevices(networks []*Network, find Devices) error {
+	if s.pod.Ref.IsZero() {
+		return nil // the question is about networks, not about a pod that has devices
+	}
+	var given []pod.Device
+	if find != nil && slices.ContainsFunc(s.needs, Need.consumes) {
+		var err error
+		if given, err = find(s.pod, s.needs); err != nil {
+			return fmt.Errorf("devices of pod %s: %w", s.pod.Ref, err)
+		}
+		for _, d := range given {
+			if err := d.Validate(); err != nil {
+				return fmt.Errorf("devices of pod %s: %w", s.pod.Ref, err)
+			}
+		}
+	}
+	got, err := Distribute(s.needs, given)
+	if err != nil && find == nil {
+		return fmt.Errorf("%w; no device is known here at all, so name one in the element's \"deviceID\"", err)
+	}
+	if err != nil {
+		return err
+	}
+	for i, d := range got {
+		if d != nil {
+			networks[i].Device, networks[i].ResourceName, networks[i].Claimed = d.ID, d.Resource, d.Claimed
+		}
+	}
+	return nil
 }
 
 // checkUID refuses to attach a pod's sandbox to what a later or earlier pod of the same name asks for.
@@ -66,6 +117,8 @@ type selector struct {
 	query Query
 	pod   Pod
 	find  Definitions
+	// needs has one for each network that was resolved, in the order of attachment.
+	needs []Need
 }
 
 // defaultNetwork returns what replaces or defines the default network, nil for neither.
@@ -94,10 +147,10 @@ func (s *selector) selected(annotation string, e annotations.Element) (*Network,
 	if err != nil {
 		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
 	}
-	if def.ResourceName != "" && e.DeviceID == "" {
-		return nil, fmt.Errorf("annotation %s: %w: network %s consumes one of resource %q and none is known here: name it in the element's \"deviceID\"", annotation, ErrNoDevice, ref, def.ResourceName)
+	if err := s.need(def, e.DeviceID); err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
 	}
-	return &Network{Ref: ref, Config: def.Config, Device: e.DeviceID, Element: e}, nil
+	return &Network{Ref: ref, Config: def.Config, Element: e}, nil
 }
 
 // configured resolves a network that the cluster's administrator named in the configuration.
@@ -105,17 +158,26 @@ func (s *selector) configured(key, name string) (*Network, error) {
 	ref, err := nad.ParseRef(name, s.query.NetworksNamespace)
 	if err != nil {
 		// No NAD can be named so, but a file's network can ("My_Net").
+		s.needs = append(s.needs, Need{})
 		return &Network{Ref: nad.Ref{Namespace: s.query.NetworksNamespace, Name: name}, Missing: true}, nil
 	}
 	def, err := s.find(ref)
 	if errors.Is(err, nad.ErrNotFound) {
+		s.needs = append(s.needs, Need{})
 		return &Network{Ref: ref, Missing: true}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", key, name, err)
 	}
-	if def.ResourceName != "" {
-		return nil, fmt.Errorf("%s %q: %w: it consumes one of resource %q and none is known here: name a network that needs none", key, name, ErrNoDevice, def.ResourceName)
+	if err := s.need(def, ""); err != nil {
+		return nil, fmt.Errorf("%s %q: %w", key, name, err)
 	}
 	return &Network{Ref: ref, Config: def.Config}, nil
+}
+
+// need notes what the next attachment asks of the pod's devices.
+func (s *selector) need(def *nad.Definition, id string) error {
+	n, err := needOf(def, id)
+	s.needs = append(s.needs, n)
+	return err
 }

@@ -79,7 +79,7 @@ func TestSelect(t *testing.T) {
 		"X6 a device that the element names": {
 			ann: map[string]string{annotations.NetworksKey: `[{"name":"vf","deviceID":"0000:01:10.0"}]`},
 			want: Selection{Networks: []Network{{
-				Ref: nad.Ref{Namespace: "default", Name: "vf"}, Config: "vf-config", Device: "0000:01:10.0",
+				Ref: nad.Ref{Namespace: "default", Name: "vf"}, Config: "vf-config", Device: "0000:01:10.0", ResourceName: "intel.com/vf",
 				Element: annotations.Element{Namespace: "default", Name: "vf", DeviceID: "0000:01:10.0"},
 			}}},
 		},
@@ -90,7 +90,7 @@ func TestSelect(t *testing.T) {
 			tc.query.NetworksNamespace = "kube-system"
 			p := web(tc.ann)
 			tc.want.Pod = p.Ref
-			got, err := Select(tc.query, p, nets.find)
+			got, err := Select(tc.query, p, nets.find, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -139,7 +139,7 @@ func TestSelectRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tc.query.NetworksNamespace = "kube-system"
-			sel, err := Select(tc.query, web(tc.ann), nets.find)
+			sel, err := Select(tc.query, web(tc.ann), nets.find, nil)
 			if err == nil || sel != nil || (tc.kind != nil && !errors.Is(err, tc.kind)) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("Select = %+v, %v; want an error of kind %v saying %q", sel, err, tc.kind, tc.says)
 			}
@@ -150,11 +150,11 @@ func TestSelectRefuses(t *testing.T) {
 func TestD17StaticPodHasAMirrorUID(t *testing.T) {
 	t.Parallel()
 	p := web(map[string]string{annotations.ConfigSourceKey: "file"})
-	if _, err := Select(Query{Pod: pod.Ref{Namespace: "default", Name: "web", UID: "of the file"}}, p, nets.find); err != nil {
+	if _, err := Select(Query{Pod: pod.Ref{Namespace: "default", Name: "web", UID: "of the file"}}, p, nets.find, nil); err != nil {
 		t.Errorf("a static pod was refused for its mirror's UID: %v", err)
 	}
 	p.Annotations[annotations.ConfigSourceKey] = "api"
-	if _, err := Select(Query{Pod: pod.Ref{Namespace: "default", Name: "web", UID: "of the file"}}, p, nets.find); err == nil {
+	if _, err := Select(Query{Pod: pod.Ref{Namespace: "default", Name: "web", UID: "of the file"}}, p, nets.find, nil); err == nil {
 		t.Error("a pod of the API server passed with another UID")
 	}
 }

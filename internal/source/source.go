@@ -55,8 +55,11 @@ type Network struct {
 	Missing bool `json:"missing,omitempty"`
 	// Config is the NAD's spec.config; "" sends the plugin to its confDir.
 	Config string `json:"config,omitempty"`
-	// Device is the device that this attachment consumes, "" for none.
-	Device string `json:"device,omitempty"`
+	// Device is the ID of the device that this attachment consumes, "" for none; ResourceName the resource that it is one of, and
+	// Claimed where it comes from if that is a ResourceClaim.
+	Device       string             `json:"device,omitempty"`
+	ResourceName string             `json:"resourceName,omitempty"`
+	Claimed      *pod.ClaimedDevice `json:"claimed,omitempty"`
 	// Element holds the pod's requests; zero for networks that the pod did not select itself.
 	Element annotations.Element `json:"element,omitzero"`
 }
@@ -88,4 +91,7 @@ type Interface struct {
 	Network   string         `json:"network"`
 	Name      string         `json:"name"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	MAC       string         `json:"mac,omitempty"`
+	// Claimed is the device that it is one of, if that was allocated for a ResourceClaim.
+	Claimed *pod.ClaimedDevice `json:"claimed,omitempty"`
 }

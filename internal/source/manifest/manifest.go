@@ -72,14 +72,15 @@ func (s Source) Lookup(_ context.Context, q source.Query) (*source.Selection, er
 	if !ok && !q.Pod.IsZero() {
 		return nil, fmt.Errorf("%w: no Pod %s in %s: add its manifest there", source.ErrTryAgain, q.Pod, s.dir)
 	}
-	return source.Select(q, p, func(ref nad.Ref) (*nad.Definition, error) {
+	find := func(ref nad.Ref) (*nad.Definition, error) {
 		for i := range objects.Definitions {
 			if objects.Definitions[i].Ref == ref {
 				return &objects.Definitions[i], nil
 			}
 		}
 		return nil, fmt.Errorf("%w: no NetworkAttachmentDefinition %s in %s: add it there, or correct the name", nad.ErrNotFound, ref, s.dir)
-	})
+	}
+	return source.Select(q, p, find, nil) // nobody gave devices to a pod that is a file
 }
 
 // Report implements [source.Source].
@@ -324,7 +325,9 @@ func (o *Objects) add(doc []byte) error {
 		return nil
 	}
 	o.Definitions = append(o.Definitions, nad.Definition{
-		Ref: ref, Config: obj.Spec.Config, ResourceName: obj.Metadata.Annotations[annotations.ResourceNameKey],
+		Ref: ref, Config: obj.Spec.Config,
+		ResourceName: obj.Metadata.Annotations[annotations.ResourceNameKey],
+		ClaimRequest: obj.Metadata.Annotations[annotations.ClaimRequestKey],
 	})
 	return nil
 }

@@ -24,8 +24,13 @@ const ProgramName = "plexusd"
 const childPatience = 2 * time.Second
 
 // NewOneShot returns a Client of a child, `plexusd lookup --kubeconfig kubeconfig`, that asks the API server itself and lives for
-// one conversation. The program is searched for in dirs.
-func NewOneShot(kubeconfig string, dirs []string) *Client {
+// one conversation. The program is searched for in dirs. kubeletRootDir tells it where the kubelet is, "" for the usual place.
+func NewOneShot(kubeconfig, kubeletRootDir string, dirs []string) *Client {
+	args := []string{"lookup", "--kubeconfig", kubeconfig}
+	if kubeletRootDir != "" {
+		args = append(args, "--pod-resources-socket", filepath.Join(kubeletRootDir, "pod-resources/kubelet.sock"),
+			"--device-checkpoint", filepath.Join(kubeletRootDir, "device-plugins/kubelet_internal_checkpoint"))
+	}
 	return &Client{
 		name: ProgramName + " lookup",
 		dial: func(context.Context) (io.ReadWriteCloser, error) {
@@ -33,7 +38,7 @@ func NewOneShot(kubeconfig string, dirs []string) *Client {
 			if err != nil {
 				return nil, err
 			}
-			return startChild(program, "lookup", "--kubeconfig", kubeconfig)
+			return startChild(program, args...)
 		},
 	}
 }

@@ -124,9 +124,7 @@ func (c *Client) exchange(ctx context.Context, reconnect bool, question wire.Mes
 			return nil, err
 		}
 		if w == nil {
-			if w, err = c.watch(); err != nil {
-				return nil, fmt.Errorf("%w: %w", errFinal, err)
-			}
+			w = c.startWatch()
 			defer w.Close()
 			continue // what changed before the watch was in place
 		}
@@ -136,6 +134,22 @@ func (c *Client) exchange(ctx context.Context, reconnect bool, question wire.Mes
 		pause = min(2*pause, maxPause)
 	}
 }
+
+// startWatch starts to watch. Nodes run out of inotify instances; then the pauses alone have to do.
+func (c *Client) startWatch() watcher {
+	w, err := c.watch()
+	if err != nil {
+		return blind{err}
+	}
+	return w
+}
+
+// blind is a watch that sees nothing.
+type blind struct{ why error }
+
+func (b blind) Wait(context.Context) error { return b.why }
+
+func (blind) Close() {}
 
 // waitUpTo returns after a change or the pause, with whether ctx goes on.
 func waitUpTo(ctx context.Context, w watcher, pause time.Duration) bool {
@@ -168,8 +182,9 @@ func (c *Client) try(ctx context.Context, question wire.Message) (*wire.Message,
 		c.stream = stream
 	}
 	question.TimeoutMillis = patience(ctx).Milliseconds()
-	stop := context.AfterFunc(ctx, func() { _ = c.stream.Close() }) // wakes Write and Read; its error is theirs
-	reply, err := roundTrip(c.stream, question)
+	stream := c.stream                                            // c.Close may be first to end it
+	stop := context.AfterFunc(ctx, func() { _ = stream.Close() }) // wakes Write and Read; its error is theirs
+	reply, err := roundTrip(stream, question)
 	if stop() && err == nil {
 		return reply, nil
 	}

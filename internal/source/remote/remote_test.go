@@ -11,6 +11,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -267,6 +269,38 @@ func TestADaemonThatIsRestarted(t *testing.T) {
 	})
 }
 
+func TestADaemonThatComesLaterWithoutAWatch(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := client(t, dir)
+	c.watch = func() (watcher, error) {
+		startDaemon(t, dir, answerWith(selection()))
+		return nil, errors.New("inotify: too many open files")
+	}
+	if _, err := c.Lookup(t.Context(), web); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ending is a stream that the other side ends at the moment when the caller's patience does.
+type ending struct{ ctx context.Context }
+
+func (e ending) Read([]byte) (int, error)    { <-e.ctx.Done(); return 0, io.EOF }
+func (e ending) Write(p []byte) (int, error) { return len(p), nil }
+func (e ending) Close() error                { return nil }
+
+func TestBothEndTheConversationAtOnce(t *testing.T) {
+	t.Parallel()
+	for range 1000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := &Client{dial: func(context.Context) (io.ReadWriteCloser, error) { return ending{ctx}, nil }}
+		go cancel()
+		if err := c.Ready(ctx); !errors.Is(err, context.Canceled) {
+			t.Fatalf("Ready = %v, want context.Canceled", err)
+		}
+	}
+}
+
 func TestNoDaemon(t *testing.T) {
 	t.Parallel()
 	t.Run("a lookup waits until its deadline and says what to look at", func(t *testing.T) {
@@ -421,6 +455,27 @@ func TestASelectionThatDoesNotFit(t *testing.T) {
 	}
 }
 
+// TestAHugeSelectionTakesNoMemory runs alone: it counts what the process allocates.
+func TestAHugeSelectionTakesNoMemory(t *testing.T) {
+	s := &source.Selection{Networks: slices.Repeat([]source.Network{{Config: strings.Repeat("x", 1<<20)}}, annotations.MaxElements)}
+	here, there := net.Pipe()
+	defer here.Close()
+	go func() { _ = Serve(t.Context(), there, answerWith(s)) }()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := wire.Write(here, wire.Message{Kind: wire.Lookup, Body: []byte("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := wire.Read(here)
+	if err != nil || m.Error == nil || !strings.Contains(m.Error.Text, "select fewer") {
+		t.Errorf("answer %+v, %v", m, err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 4<<20 {
+		t.Errorf("%d MiB allocated for an answer that is too large", took>>20)
+	}
+}
+
 func TestOneShot(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
@@ -492,7 +547,7 @@ func (stdio) Close() error                { return os.Stdin.Close() }
 
 func oneShot(t *testing.T, kubeconfig, dir string) *Client {
 	t.Helper()
-	c := NewOneShot(kubeconfig, []string{filepath.Join(dir, "not there"), dir})
+	c := NewOneShot(kubeconfig, "", []string{filepath.Join(dir, "not there"), dir})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

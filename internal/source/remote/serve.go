@@ -90,7 +90,7 @@ func answer(ctx context.Context, src source.Source, q *wire.Message) wire.Messag
 	defer cancel()
 	body, err := ask(ctx, src, q)
 	if err == nil && len(body) > maxBodyBytes {
-		err = fmt.Errorf("the networks of the pod have %d bytes of configuration together, at most %d are accepted: select fewer, or smaller ones", len(body), maxBodyBytes)
+		err = tooLarge(len(body), maxBodyBytes)
 	}
 	if err != nil {
 		return wire.Message{Kind: wire.Answer, Error: encodeError(err)}
@@ -98,8 +98,34 @@ func answer(ctx context.Context, src source.Source, q *wire.Message) wire.Messag
 	return wire.Message{Kind: wire.Answer, Body: body}
 }
 
-// maxBodyBytes leaves room for the rest of the message.
-const maxBodyBytes = wire.MaxFrameBytes - 1<<10
+const (
+	// maxBodyBytes leaves room for the rest of the message.
+	maxBodyBytes = wire.MaxFrameBytes - 1<<10
+	// maxConfigBytes bounds the configurations of an answer before it is put into memory as a whole: a definition has up to 1 MiB, and
+	// one annotation of a few hundred bytes can name it 256 times. All real networks of a pod have some KiB.
+	maxConfigBytes = 2 << 20
+)
+
+// checkSize refuses what would take the daemon's memory.
+func checkSize(s *source.Selection) error {
+	sum := 0
+	if s.Default != nil {
+		sum = len(s.Default.Config)
+	}
+	for _, networks := range [][]source.Network{s.DefaultNetworks, s.Networks} {
+		for i := range networks {
+			sum += len(networks[i].Config)
+		}
+	}
+	if sum > maxConfigBytes {
+		return tooLarge(sum, maxConfigBytes)
+	}
+	return nil
+}
+
+func tooLarge(is, most int) error {
+	return fmt.Errorf("the networks of the pod have %d bytes of configuration together, at most %d are accepted: select fewer, or smaller ones", is, most)
+}
 
 // ask puts the question to src. An answer without a body is nil.
 func ask(ctx context.Context, src source.Source, q *wire.Message) (json.RawMessage, error) {
@@ -111,6 +137,9 @@ func ask(ctx context.Context, src source.Source, q *wire.Message) (json.RawMessa
 		}
 		selection, err := src.Lookup(ctx, query)
 		if err != nil {
+			return nil, err
+		}
+		if err := checkSize(selection); err != nil {
 			return nil, err
 		}
 		return json.Marshal(selection)

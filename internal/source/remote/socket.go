@@ -62,7 +62,7 @@ func checkSocket(info fs.FileInfo, owner uint32) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("%w: it is no socket but %s: remove it, and restart plexusd", errFinal, info.Mode())
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != owner {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != owner {
 		return fmt.Errorf("%w: it belongs to user %d, and must to user %d: run plexusd as that user, and make sure that nobody else can write to the folder", errFinal, st.Uid, owner)
 	}
 	if perm := info.Mode().Perm(); perm&0o022 != 0 {
