@@ -94,7 +94,7 @@ func (r *run) run(ctx context.Context, need string) error {
 	if len(daemons) == 0 {
 		return fmt.Errorf("no plexusd runs in namespace %s%s: install Plexus, or name its namespace with --plexus-namespace", r.namespace, cmp.Or(on(r.node), " on any node"))
 	}
-	if format := r.flag("output"); len(daemons) > 1 && !slices.Contains([]string{"", "table", "wide"}, format) {
+	if format := r.flag("output"); len(daemons) > 1 && !slices.Contains([]string{"", "table", "text", "wide"}, format) {
 		return fmt.Errorf("--output %s is for one node, and plexusd runs on %d: name one with --node, or a pod", format, len(daemons))
 	}
 	var errs []error

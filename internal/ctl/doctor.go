@@ -1,0 +1,146 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/doctor"
+	"github.com/plexus-cni/plexus/internal/inspect"
+	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/sysfs"
+)
+
+// doctorOptions are the flags of doctor.
+type doctorOptions struct {
+	nodeOptions
+
+	output     string
+	fix, probe bool
+	ranges     []string
+	binDirs    []string
+	timeout    time.Duration
+}
+
+func doctorCommand(env Environment) *cobra.Command {
+	var o doctorOptions
+	cmd := &cobra.Command{
+		Use:   "doctor [POD]",
+		Short: "Find out what keeps the pods of this node from their networks, and how to mend it",
+		Long: `Look for what keeps the pods of this node, or one (NAME, NAMESPACE/NAME or the beginning of a container ID), from their networks: the
+container runtime's configuration, plugins, daemon and credentials, pools of addresses, records and network namespaces, links, routes,
+SR-IOV and devices. Each finding has a stable code, says what is wrong, and how to mend it.
+
+It changes nothing, unless --fix is given: then it gives back what sandboxes hold that are gone, by the DEL of Plexus. It sends nothing,
+unless --probe is given: then it asks for the gateways of the pods (ARP, neighbour discovery).
+
+The exit status is 1 if there is an error among the findings.`,
+		Example: `  plexusctl doctor
+  plexusctl doctor shop/web --probe
+  plexusctl doctor --fix
+  plexusctl doctor --range service=10.96.0.0/12 -o json`,
+		Args:        cobra.MaximumNArgs(1),
+		Annotations: map[string]string{RunsOnNode: NeedsRoot},
+		PreRunE:     func(*cobra.Command, []string) error { return o.check() },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop, err := o.enter(cmd)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return runDoctor(ctx, cmd, &o, env.Colour, append(args, "")[0])
+		},
+	}
+	o.addTo(cmd)
+	flags := cmd.Flags()
+	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text or json")
+	flags.BoolVar(&o.fix, "fix", false, "give back what sandboxes hold that are gone: addresses, devices, records")
+	flags.BoolVar(&o.probe, "probe", false, "ask for gateways that no pod has sent anything to lately")
+	flags.StringArrayVar(&o.ranges, "range", nil, "say that the cluster uses `USE=CIDR` (USE is pod, service or node): no network should have such addresses; may be repeated")
+	flags.StringArrayVar(&o.binDirs, "cni-bin", nil, "look for CNI plugins in `DIR`, too; may be repeated (default only the key binDir, else "+config.DefaultBinDir+")")
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "give each check `DURATION`")
+	completeOutput(cmd, formatText, formatJSON)
+	return cmd
+}
+
+// formatText is the output for people.
+const formatText = "text"
+
+func (o *doctorOptions) check() error {
+	if o.output != formatText && o.output != formatJSON {
+		return fmt.Errorf("--output %q: use %s or %s", o.output, formatText, formatJSON)
+	}
+	if o.timeout <= 0 {
+		return fmt.Errorf("--timeout %v: use more than 0, such as 5s", o.timeout)
+	}
+	_, err := parseRanges(o.ranges)
+	return err
+}
+
+// parseRanges reads USE=CIDR.
+func parseRanges(texts []string) ([]doctor.Range, error) {
+	var ranges []doctor.Range
+	for _, text := range texts {
+		use, cidr, ok := strings.Cut(text, "=")
+		if !ok || !slices.Contains([]string{"pod", "service", "node"}, use) {
+			return nil, fmt.Errorf("--range %q: use pod=CIDR, service=CIDR or node=CIDR", text)
+		}
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return nil, fmt.Errorf("--range %q: %w: write the CIDR like 10.96.0.0/12", text, err)
+		}
+		ranges = append(ranges, doctor.Range{Use: use, Prefix: prefix.Masked()})
+	}
+	return ranges, nil
+}
+
+func runDoctor(ctx context.Context, cmd *cobra.Command, o *doctorOptions, colour bool, name string) error {
+	ranges, err := parseRanges(o.ranges)
+	if err != nil {
+		return err
+	}
+	d := &doctor.Doctor{
+		Conf: o.conf, StateDirs: o.stateDirs, BinDirs: o.binDirs, Paths: doctor.DefaultPaths(), Kernel: netdev.NewLinux(), Sysfs: sysfs.New("/sys"),
+		JSON: func(data []byte) ([]byte, error) { return yaml.YAMLToJSON(data) }, Now: time.Now,
+		Probe: o.probe, Fix: o.fix, Ranges: ranges, Timeout: o.timeout,
+	}
+	if len(d.StateDirs) == 0 {
+		d.StateDirs = []string{defaultStateDir}
+	}
+	o.narrow(d, name)
+	findings := d.Examine(ctx)
+	var out bytes.Buffer
+	if err := renderFindings(&out, o.output, findings, paint{on: colour}); err != nil {
+		return err
+	}
+	if _, err := cmd.OutOrStdout().Write(out.Bytes()); err != nil {
+		return err
+	}
+	return doctorVerdict(findings)
+}
+
+// narrow makes the doctor look at one pod, or at those of a namespace.
+func (o *doctorOptions) narrow(d *doctor.Doctor, name string) {
+	switch {
+	case name == "" && o.namespace == "":
+		return
+	case name == "":
+		d.Pod = o.namespace + "/"
+	case o.namespace != "" && !strings.Contains(name, "/"):
+		d.Pod = o.namespace + "/" + name
+	default:
+		d.Pod = name
+	}
+	d.Choose = func(pods []inspect.Pod) ([]inspect.Pod, error) { return filterPods(pods, o.namespace, name) }
+}

@@ -1,0 +1,66 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestCodesAreStableWords(t *testing.T) {
+	t.Parallel()
+	word := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	seen := map[string]bool{}
+	for _, c := range Codes() {
+		if !word.MatchString(c.Code) || seen[c.Code] || c.Meaning == "" || (c.Mend == "" && c.Severity != Info) {
+			t.Errorf("%+v: its code must be a word that no other has, and it must say what it means, and how to mend it", c)
+		}
+		seen[c.Code] = true
+	}
+	// Each constant has an entry: the source is what lists constants.
+	source, err := os.ReadFile("codes.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\t[A-Z]\w+ += "([^"]+)"$`).FindAllStringSubmatch(string(source), -1) {
+		if !seen[m[1]] {
+			t.Errorf("code %s has no entry in Codes", m[1])
+		}
+		delete(seen, m[1])
+	}
+	if len(seen) > 0 {
+		t.Errorf("codes without a constant: %v", seen)
+	}
+}
+
+// TestDocumentedCodes compares the table of docs/doctor.md with the codes.
+func TestDocumentedCodes(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "doctor.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "| `") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	for _, c := range Codes() {
+		mend := c.Mend
+		if mend == "" {
+			mend = "-"
+		}
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s |", c.Code, c.Severity, c.Meaning, mend))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("docs/doctor.md (-codes +document):\n%s", diff)
+	}
+}

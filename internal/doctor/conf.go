@@ -1,0 +1,105 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/nad"
+)
+
+// metaPlugins are types that themselves call the plugins of several networks for a pod.
+func metaPlugins() []string {
+	return []string{config.PluginType, "multus", "multus-shim", "genie", "danm", "knitter"}
+}
+
+// renamed are the suffixes that primaries give to the files of others.
+func renamed() map[string]string {
+	return map[string]string{
+		".cilium_bak": "Cilium renames the files of others: set cni.exclusive=false in its Helm values (cni-exclusive: \"false\" in its ConfigMap)",
+	}
+}
+
+// checkConf looks at the folder that the container runtime takes its configuration from.
+func (d *Doctor) checkConf(_ context.Context, n *node) ([]Finding, error) {
+	dir := filepath.Dir(d.Conf)
+	if n.filesErr != nil && !errors.Is(n.filesErr, fs.ErrNotExist) {
+		return nil, n.filesErr
+	}
+	found := renamedFiles(dir, filepath.Base(d.Conf))
+	switch {
+	case len(n.files) == 0:
+		return append(found, newFinding(ConfNone, dir, "the container runtime finds no network configuration, so no pod starts", "start plexusd, which writes Plexus' own as soon as the cluster's network plugin has written its")), nil
+	case errors.Is(n.confErr, nad.ErrNotFound):
+		found = append(found, newFinding(ConfMissing, dir, fmt.Sprintf("no file there is of Plexus: the container runtime takes %s, and pods get no further networks", n.files[0].name), "start plexusd on this node (kubectl -n plexus-system get pods -o wide), or write "+filepath.Base(d.Conf)))
+	case n.confErr != nil:
+		found = append(found, newFinding(ConfInvalid, d.Conf, oneLine(n.confErr.Error()), "correct it; a generated one is written anew when plexusd starts"))
+	default:
+		found = append(found, confOrder(dir, n)...)
+	}
+	var metas []string
+	for _, f := range n.files {
+		if slices.ContainsFunc(f.types, func(t string) bool { return slices.Contains(metaPlugins(), t) }) {
+			metas = append(metas, f.name)
+		}
+		if f.err != nil && filepath.Join(dir, f.name) != d.Conf {
+			found = append(found, newFinding(ConfBroken, filepath.Join(dir, f.name), oneLine(f.err.Error()), "correct or remove it: some container runtimes stop at a file that they can not read"))
+		}
+	}
+	if len(metas) > 1 {
+		found = append(found, newFinding(ConfSeveralMeta, dir, fmt.Sprintf("several meta-plugins: %s; the container runtime calls the first, the others do nothing or call each other", strings.Join(metas, ", ")), "take all but one off the node, with the DaemonSet that writes it"))
+	}
+	for _, p := range n.problems {
+		found = append(found, newFinding(NetworkInvalid, p.from, oneLine(p.err.Error()), "correct it: pods that get this network can not be attached"))
+	}
+	return found, nil
+}
+
+// confOrder tells whether the runtime's choice is Plexus.
+func confOrder(dir string, n *node) []Finding {
+	own := filepath.Base(n.conf.path)
+	if first := n.files[0]; first.name != own {
+		return []Finding{newFinding(ConfNotFirst, filepath.Join(dir, first.name),
+			fmt.Sprintf("the container runtime takes this file (%s), the lexically first, and not %s: pods get no further networks", typesOf(first), own),
+			fmt.Sprintf("remove it if what wrote it is gone, or name it behind %s", own))}
+	}
+	return nil
+}
+
+func typesOf(f confFile) string {
+	if f.err != nil {
+		return "not readable"
+	}
+	return "of type " + strings.Join(f.types, ", ")
+}
+
+// renamedFiles finds what a primary has taken out of the runtime's sight.
+func renamedFiles(dir, own string) []Finding {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // the caller has told
+	}
+	var found []Finding
+	for _, e := range entries {
+		for suffix, mend := range renamed() {
+			name, cut := strings.CutSuffix(e.Name(), suffix)
+			switch {
+			case !cut:
+			case name == own:
+				found = append(found, newFinding(ConfRenamed, filepath.Join(dir, e.Name()), "Plexus' configuration was renamed by the primary network plugin: pods get no further networks", mend+", and restart plexusd"))
+			default:
+				found = append(found, newFinding(ConfForeignRenamed, filepath.Join(dir, e.Name()), "the primary network plugin renames the files of others, and may rename Plexus'", mend))
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,218 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/plexus-cni/plexus/internal/inspect"
+	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/record"
+	"github.com/plexus-cni/plexus/internal/sysfs"
+	"github.com/plexus-cni/plexus/sriov"
+)
+
+// leftover is how interfaces are named that came back to the host under a name that was taken (the kernel: dev<index>), or whose move
+// was cut short (sriov-cni: temp_<index>).
+var leftover = regexp.MustCompile(`^(dev|temp_)[0-9]+$`)
+
+// vfRecord is a record of a VF, or why it can not be read.
+type vfRecord struct {
+	device string
+	*sriov.Record
+	err error
+}
+
+// checkSRIOV compares PFs and VFs with the records.
+func (d *Doctor) checkSRIOV(_ context.Context, n *node) ([]Finding, error) {
+	pfs, err := d.Sysfs.PFs()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	records, err := d.vfRecords()
+	if err != nil {
+		return nil, err
+	}
+	if d.Choose != nil {
+		records = slices.DeleteFunc(records, func(r vfRecord) bool {
+			return r.Record == nil || !slices.ContainsFunc(n.chosen, func(p inspect.Pod) bool { return p.ContainerID == r.Owner.ContainerID })
+		})
+	}
+	used := slices.ContainsFunc(d.concerned(n), func(w network) bool { return slices.Contains(w.list.Types(), sriov.Type) })
+	var found []Finding
+	if used && !slices.ContainsFunc(pfs, func(p sysfs.PF) bool { return p.NumVFs > 0 }) {
+		found = append(found, newFinding(SRIOVNoVFs, "SR-IOV", noVFs(pfs), "make VFs: echo COUNT > /sys/class/net/PF/device/sriov_numvfs, and let the node's configuration do so at boot"))
+	}
+	for _, r := range records {
+		found = append(found, d.vfFindings(n, r)...)
+	}
+	for _, pf := range pfs {
+		found = append(found, d.pfFindings(n, pf, records)...)
+	}
+	if d.Choose != nil {
+		return found, nil
+	}
+	if n.linksErr == nil {
+		found = append(found, leftovers(n.links)...)
+	}
+	return append(found, d.staleMarks()...), nil
+}
+
+func noVFs(pfs []sysfs.PF) string {
+	if len(pfs) == 0 {
+		return "there are networks of type sriov, and no device of this node can have VFs: SR-IOV is off in the firmware, or the node has no such NIC"
+	}
+	var names []string
+	for _, pf := range pfs {
+		names = append(names, fmt.Sprintf("%s (%s, up to %d)", pf.NetDev, pf.Address, pf.TotalVFs))
+	}
+	return "there are networks of type sriov, and no device has VFs: " + list(names)
+}
+
+func (d *Doctor) vfRecords() ([]vfRecord, error) {
+	store := record.Open[sriov.Record](d.Paths.SRIOV)
+	keys, err := store.Keys()
+	if err != nil {
+		return nil, err
+	}
+	var records []vfRecord
+	for _, k := range keys {
+		r, err := store.Load(k)
+		if !errors.Is(err, fs.ErrNotExist) {
+			records = append(records, vfRecord{device: k, Record: r, err: err})
+		}
+	}
+	return records, nil
+}
+
+// pfFindings look at a PF that has VFs.
+func (d *Doctor) pfFindings(n *node, pf sysfs.PF, records []vfRecord) []Finding {
+	taken := func(device string) bool {
+		return slices.ContainsFunc(records, func(r vfRecord) bool { return r.device == device })
+	}
+	isUsed := slices.ContainsFunc(pf.VFs, func(a sysfs.Address) bool { return taken(string(a)) })
+	if pf.NumVFs == 0 || (d.Choose != nil && !isUsed) {
+		return nil
+	}
+	var found []Finding
+	if link := linkNamed(n.links, pf.NetDev); link != nil && (!link.Up || !link.Carrier) {
+		state, mend := "is down", "ip link set "+pf.NetDev+" up, and let the node's network configuration do so"
+		if link.Up {
+			state, mend = "has no carrier", "look at the cable, and at the port of the switch"
+		}
+		found = append(found, newFinding(SRIOVPFDown, "PF "+pf.NetDev, fmt.Sprintf("%s (%s, %d VFs) %s: its VFs reach nobody", pf.NetDev, pf.Address, pf.NumVFs, state), mend))
+	}
+	if d.Choose != nil {
+		return found
+	}
+	for _, address := range pf.VFs {
+		vf, err := d.Sysfs.Device(string(address))
+		if err != nil {
+			continue // it went away
+		}
+		object := "VF " + vf.ID
+		switch {
+		case vf.Driver == "":
+			found = append(found, newFinding(SRIOVVFDriver, object, fmt.Sprintf("it is bound to no driver (PF %s): no pod can use it", pf.NetDev), "bind it to its own driver, or to vfio-pci for DPDK: echo "+vf.ID+" > /sys/bus/pci/drivers_probe"))
+		case isKernelDriver(vf.Driver) && len(vf.NetDevs) == 0 && len(vf.RDMA) == 0 && !taken(vf.ID):
+			found = append(found, newFinding(SRIOVVFLost, object, fmt.Sprintf("it has no interface on the node (PF %s, driver %s), and no record says where it is: it is in a network namespace that Plexus does not know", pf.NetDev, vf.Driver),
+				"find it: for i in /run/netns/*; do ip -n ${i##*/} -d link | grep "+vf.ID+"; done; and end that sandbox"))
+		}
+	}
+	return found
+}
+
+// isKernelDriver reports whether a driver makes network interfaces.
+func isKernelDriver(driver string) bool {
+	return !slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub"}, driver)
+}
+
+// vfFindings compare a VF with its record.
+func (d *Doctor) vfFindings(n *node, r vfRecord) []Finding {
+	object := "VF " + r.device
+	if r.err != nil {
+		return []Finding{newFinding(RecordCorrupt, object, oneLine(r.err.Error()), "remove the file once the VF is known to be free: `plexusctl status` shows who has it")}
+	}
+	id, err := d.Kernel.NetNSID(r.NetNS)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.NetNSID != "" && id != r.NetNSID) {
+		known := slices.ContainsFunc(n.records, func(p recorded) bool { return p.plan != nil && p.plan.Sandbox.ContainerID == r.Owner.ContainerID })
+		if known {
+			return nil // told, and given back, with its pod
+		}
+		return []Finding{newFinding(SRIOVRecordOrphan, object, fmt.Sprintf("it is on record for %s, which is gone", r.Owner), "nothing has to be done: the next ADD that gets it gives it back first; removing the record without that leaves the VF's settings")}
+	}
+	vf, err := d.Sysfs.VF(r.Device)
+	if errors.Is(err, sysfs.ErrNotFound) || errors.Is(err, sysfs.ErrNotVF) {
+		return []Finding{newFinding(SRIOVVFLost, object, fmt.Sprintf("it was given to %s, and the node has it no more", r.Owner), "delete the pod; look who changed sriov_numvfs while VFs were in use")}
+	}
+	if err != nil {
+		return []Finding{newFinding(CheckFailed, object, oneLine(err.Error()), "run as root on the node")}
+	}
+	return d.vfSettings(object, vf, r)
+}
+
+// vfSettings compare what the PF enforces with what the pod's network asked for.
+func (d *Doctor) vfSettings(object string, vf *sysfs.VF, r vfRecord) []Finding {
+	if vf.PFNetDev == "" || !r.Attached {
+		return nil
+	}
+	live, err := d.Kernel.VF(vf.PFNetDev, vf.Index)
+	if err != nil {
+		return []Finding{newFinding(CheckFailed, object, oneLine(err.Error()), "run as root on the node")}
+	}
+	var differ []string
+	for _, s := range []netdev.VFSetting{netdev.VFVLAN, netdev.VFMAC, netdev.VFRate, netdev.VFSpoofCheck, netdev.VFTrust, netdev.VFLinkState} {
+		if s == netdev.VFMAC && netdev.IsZeroMAC(r.Want.MAC) {
+			continue // the driver's choice
+		}
+		if !live.Same(s, r.Want) {
+			differ = append(differ, fmt.Sprintf("%s is %s, and was to be %s", s, live.Value(s), r.Want.Value(s)))
+		}
+	}
+	if len(differ) == 0 {
+		return nil
+	}
+	return []Finding{newFinding(SRIOVVFSettings, object, fmt.Sprintf("of %s: %s", r.Owner, strings.Join(differ, "; ")), "find out who else sets VFs (ip link set "+vf.PFNetDev+fmt.Sprintf(" vf %d", vf.Index)+"), and delete the pod, so that they are set anew")}
+}
+
+func leftovers(links []netdev.Link) []Finding {
+	var found []Finding
+	for _, l := range links {
+		if leftover.MatchString(l.Name) && l.Parent != "" {
+			found = append(found, newFinding(SRIOVLeftoverName, "interface "+l.Name, fmt.Sprintf("device %s has a name that it was given when it came back from a pod, or on its way there", l.Parent), "ip link set "+l.Name+" down; ip link set "+l.Name+" name NAME, with the name that it had"))
+		}
+	}
+	return found
+}
+
+// staleMarks are those of sriov-cni whose sandbox is gone.
+func (d *Doctor) staleMarks() []Finding {
+	dir := filepath.Join(d.Paths.LegacySRIOV, "pci")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // sriov-cni was never here
+	}
+	var stale []string
+	for _, e := range entries {
+		netns, err := readSmall(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		if _, err := d.Kernel.NetNSID(strings.TrimSpace(string(netns))); errors.Is(err, fs.ErrNotExist) {
+			stale = append(stale, e.Name())
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	return []Finding{newFinding(SRIOVStaleMark, dir, fmt.Sprintf("sriov-cni marked %d devices as given to sandboxes that are gone: %s", len(stale), list(stale)), "nothing has to be done: Plexus passes over them; if sriov-cni is used still, remove them")}
+}
