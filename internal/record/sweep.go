@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// Sweep removes what killed processes left beside the documents: temporary files, and lock files that nobody holds. The caller
-// holds the directory's lock exclusively, so that no document is being written.
+// Sweep removes what killed processes left beside the documents: temporary files, and lock files that nobody holds. What belongs to
+// a key whose lock is held stays: whoever writes a document holds its lock.
 func (s *Store[T]) Sweep() error {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -25,23 +25,20 @@ func (s *Store[T]) Sweep() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		path := filepath.Join(s.dir, e.Name())
-		switch own := strings.HasPrefix(e.Name(), "."); {
-		case own && strings.HasSuffix(e.Name(), suffixTemp):
-			errs = append(errs, os.Remove(path))
-		case !own && strings.HasSuffix(e.Name(), suffixLock):
-			errs = append(errs, removeIdleLock(path))
+		name, own := strings.CutPrefix(e.Name(), ".")
+		if key, ok := strings.CutSuffix(name, suffixTemp); own && ok {
+			errs = append(errs, s.removeIdle(key, filepath.Join(s.dir, e.Name())))
+		} else if key, ok := strings.CutSuffix(name, suffixLock); !own && ok {
+			errs = append(errs, s.removeIdle(key, ""))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// removeIdleLock removes a lock file unless somebody holds it.
-func removeIdleLock(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0) // a name that was read from the store's own folder
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// removeIdle removes the lock file of an encoded key, and the temporary file, unless somebody holds the lock.
+func (s *Store[T]) removeIdle(encoded, temporary string) error {
+	path := filepath.Join(s.dir, encoded+suffixLock)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600) // a name that was read from the store's own folder
 	if err != nil {
 		return fmt.Errorf("sweep records: %w", err)
 	}
@@ -51,5 +48,10 @@ func removeIdleLock(path string) error {
 	case err != nil:
 		return errors.Join(err, f.Close())
 	}
-	return release(f, true)
+	if temporary != "" && isAt(f, path) {
+		if err = os.Remove(temporary); errors.Is(err, fs.ErrNotExist) {
+			err = nil // its writer ended well in between
+		}
+	}
+	return errors.Join(err, release(f, true))
 }

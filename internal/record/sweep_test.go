@@ -21,7 +21,7 @@ func TestSweepRemovesWhatKilledProcessesLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"dead.lock", ".dead.tmp"} {
+	for _, name := range []string{"dead.lock", ".dead.tmp", ".held.tmp", ".killed.tmp"} {
 		if err = os.WriteFile(filepath.Join(s.dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +37,7 @@ func TestSweepRemovesWhatKilledProcessesLeft(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if diff := cmp.Diff([]string{"held.lock", "kept.json"}, names); diff != "" {
+	if diff := cmp.Diff([]string{".held.tmp", "held.lock", "kept.json"}, names); diff != "" {
 		t.Errorf("files after Sweep (-want +got):\n%s", diff)
 	}
 	if err := held.Unlock(); err != nil {

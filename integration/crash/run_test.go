@@ -1,0 +1,504 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+)
+
+const (
+	// scheduleLimit is far more than a schedule takes on a busy machine: one that takes longer hangs.
+	scheduleLimit = 3 * time.Minute
+	// deleteLimit bounds the tries of a DEL or GC, cleanLimit the wait for what the kernel does in the background.
+	deleteLimit = time.Minute
+	cleanLimit  = 20 * time.Second
+)
+
+// sandbox is a sandbox of the schedule that is under way.
+type sandbox struct {
+	plan *sandboxPlan
+	id   string
+	path string
+	// gone: the namespace is no more. A runtime then names none, or the path all the same.
+	gone, silent bool
+}
+
+func (b *sandbox) netns() string {
+	if b.gone && b.silent {
+		return ""
+	}
+	return b.path
+}
+
+// roster is what the runtime holds to be alive.
+type roster struct {
+	mu  sync.Mutex
+	ids map[string]bool
+}
+
+func (r *roster) set(id string, alive bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ids == nil {
+		r.ids = map[string]bool{}
+	}
+	r.ids[id] = alive
+}
+
+func (r *roster) alive() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ids []string
+	for id, alive := range r.ids {
+		if alive {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// run carries a schedule out and looks at what is left.
+func (w *world) run(ctx context.Context, s *schedule) error {
+	w.mu.Lock()
+	w.log, w.began = nil, time.Now()
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, scheduleLimit)
+	defer cancel()
+	w.note("schedule 0x%x: %d sandboxes, real %t, source %q, lock timeout %v, reboot %t", s.seed, len(s.sandboxes), s.real, s.source, s.lockTimeout, s.reboot)
+	w.count(map[bool]string{true: "schedules with the reference plugins", false: "schedules with fabric"}[s.real])
+	err := w.play(ctx, s)
+	if err == nil {
+		err = w.awaitClean(ctx, s)
+	}
+	leftovers, globErr := filepath.Glob(root + "/manifests/network-status/*")
+	for _, f := range leftovers {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return errors.Join(err, globErr)
+}
+
+// play does all of a schedule.
+func (w *world) play(ctx context.Context, s *schedule) error {
+	var sandboxes []*sandbox
+	alive := &roster{}
+	for i := range s.sandboxes {
+		p := &s.sandboxes[i]
+		b := &sandbox{plan: p, id: fmt.Sprintf("%x-%s", s.seed, p.name), silent: (s.seed>>7)&1 == 0}
+		var err error
+		if b.path, err = makeNetNS(b.id); err != nil {
+			return err
+		}
+		if err = writePod(p.name, strings.Join(p.networks, ",")); err != nil {
+			return err
+		}
+		defer func() { _ = removeNetNS(b.path) }() // after the end of a schedule that failed
+		sandboxes = append(sandboxes, b)
+		alive.set(b.id, true)
+	}
+	stopDaemon := func() {}
+	if s.source == fromDaemon {
+		var err error
+		if stopDaemon, err = w.keepDaemon(ctx, s); err != nil {
+			return err
+		}
+		defer stopDaemon()
+	}
+
+	errs := make(chan error)
+	for _, at := range s.gcs {
+		go func() { errs <- w.gcAt(ctx, s, at, alive) }()
+	}
+	for _, b := range sandboxes {
+		go func() { errs <- w.live(ctx, s, b, alive) }()
+	}
+	var all []error
+	for range len(s.gcs) + len(sandboxes) {
+		all = append(all, <-errs)
+	}
+	if err := errors.Join(all...); err != nil {
+		return err
+	}
+	if err := clearFaults(); err != nil {
+		return err
+	}
+	if s.reboot {
+		return w.reboot(ctx, s, sandboxes)
+	}
+	if slices.ContainsFunc(sandboxes, func(b *sandbox) bool { return b.plan.forgotten }) {
+		return w.until(ctx, "GC", func() (*call, error) { return w.startCall(ctx, s, "GC", nobodysSandbox(), callPlan{}, alive.alive()) })
+	}
+	return nil
+}
+
+// nobodysSandbox is for calls that are about none.
+func nobodysSandbox() *sandbox { return &sandbox{plan: &sandboxPlan{name: "all"}} }
+
+// keepDaemon runs the daemon, kills it at its moments and starts it again, until it is stopped.
+func (w *world) keepDaemon(ctx context.Context, s *schedule) (func(), error) {
+	d, err := w.startDaemon(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { w.killDaemon(d) }()
+		for _, at := range s.daemonKills {
+			if w.pause(ctx, s, at) != nil {
+				return
+			}
+			w.note("daemon killed")
+			w.count("daemon killed")
+			w.killDaemon(d)
+			next, err := w.startDaemon(ctx)
+			if err != nil {
+				return // the schedule is over
+			}
+			d = next
+		}
+		<-ctx.Done()
+	}()
+	return func() { cancel(); <-done }, nil
+}
+
+// pause waits for so many calls.
+func (w *world) pause(ctx context.Context, s *schedule, calls float64) error {
+	return wait(ctx, time.Duration(calls*float64(w.took[s.real])))
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// gcAt is a GC while others are at work.
+func (w *world) gcAt(ctx context.Context, s *schedule, at float64, alive *roster) error {
+	if err := w.pause(ctx, s, at); err != nil {
+		return err
+	}
+	c, err := w.startCall(ctx, s, "GC", nobodysSandbox(), callPlan{}, alive.alive())
+	if err != nil {
+		return err
+	}
+	<-c.done
+	return c.broken // a plugin that died, or a lock that is not free, may have failed it: another one follows
+}
+
+// live is the life of one sandbox: its calls, and its end.
+func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster) error {
+	if err := w.calls(ctx, s, b); err != nil {
+		return err
+	}
+	if s.reboot {
+		return nil
+	}
+	if b.plan.netnsFirst {
+		w.note("namespace of %s removed", b.plan.name)
+		if err := removeNetNS(b.path); err != nil {
+			return err
+		}
+		b.gone = true
+	}
+	if b.plan.forgotten {
+		w.note("%s forgotten", b.plan.name)
+		alive.set(b.id, false)
+		return nil
+	}
+	if err := w.until(ctx, "DEL of "+b.plan.name, func() (*call, error) { return w.startCall(ctx, s, "DEL", b, callPlan{}, nil) }); err != nil {
+		return err
+	}
+	alive.set(b.id, false)
+	if b.gone {
+		return nil
+	}
+	left, err := inSandbox(b.path)
+	switch {
+	case err != nil:
+		return err
+	case len(left) > 0 && !s.partial(b.plan):
+		return fmt.Errorf("after DEL, the sandbox of %s still has the links %q", b.plan.name, left)
+	case len(left) > 0:
+		w.count("links in a sandbox that a killed reference plugin left, until its end")
+	}
+	return removeNetNS(b.path)
+}
+
+// calls makes the calls of a sandbox's plan.
+func (w *world) calls(ctx context.Context, s *schedule, b *sandbox) error {
+	var open []*call
+	attached := false
+	for i, p := range b.plan.calls {
+		if p.fault != nil {
+			if err := planFault(b, p.fault); err != nil {
+				return err
+			}
+		}
+		if err := w.pause(ctx, s, p.after); err != nil {
+			return err
+		}
+		alone := !slices.ContainsFunc(open, func(c *call) bool { return !c.ended() })
+		c, err := w.startCall(ctx, s, p.verb, b, p, nil)
+		if err != nil {
+			return err
+		}
+		open = append(open, c)
+		if i+1 < len(b.plan.calls) && b.plan.calls[i+1].overlap {
+			attached = false
+			continue
+		}
+		for _, o := range open {
+			<-o.done
+			if o.broken != nil {
+				return fmt.Errorf("%s: %w", o.what, o.broken)
+			}
+		}
+		// What nothing was done to has to succeed.
+		calm := alone && len(open) == 1 && p.kill == nobody && s.lockTimeout == 0 && !slices.ContainsFunc(b.plan.calls, func(c callPlan) bool { return c.fault != nil })
+		if calm && c.err != nil && (p.verb != "CHECK" || attached) {
+			return fmt.Errorf("%s fails without a cause: %w", c.what, c.err)
+		}
+		open = nil
+		attached = (p.verb == "ADD" || attached && p.verb == "CHECK") && c.err == nil && !c.killed
+	}
+	return nil
+}
+
+func (c *call) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// until makes a call again and again until it succeeds, as runtimes do with DEL.
+func (w *world) until(ctx context.Context, what string, start func() (*call, error)) error {
+	deadline := time.Now().Add(deleteLimit)
+	for try := 1; ; try++ {
+		c, err := start()
+		if err != nil {
+			return err
+		}
+		<-c.done
+		switch {
+		case c.broken != nil:
+			return fmt.Errorf("%s: %w", what, c.broken)
+		case c.err == nil && !c.killed:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("%s, try %d, still fails: %w", what, try, c.err)
+		}
+		w.count(what[:3] + " tried again")
+		if err := wait(ctx, time.Duration(min(try, 20))*5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func planFault(b *sandbox, f *faultPlan) error {
+	return os.WriteFile(fmt.Sprintf("%s/fabric/faults/%s-%s-%s", root, b.id, f.ifName, f.verb), []byte(f.text), 0o600)
+}
+
+// clearFaults takes back the faults that nobody met.
+func clearFaults() error {
+	left, err := filepath.Glob(root + "/fabric/faults/*")
+	for _, f := range left {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
+}
+
+// reboot starts the machine again: what was in memory is gone. The first ADD gives back what is left on disk.
+func (w *world) reboot(ctx context.Context, s *schedule, sandboxes []*sandbox) error {
+	w.note("reboot")
+	w.count("reboots")
+	if err := w.killOrphans(ctx); err != nil {
+		return err
+	}
+	for _, b := range sandboxes {
+		if err := removeNetNS(b.path); err != nil {
+			return err
+		}
+		b.gone = true
+	}
+	if err := w.forgetMemory(ctx, s); err != nil {
+		return err
+	}
+	if err := setBoot(fmt.Sprintf("boot-%x", s.seed)); err != nil {
+		return err
+	}
+	p := &sandboxPlan{name: "fresh", networks: []string{"fab0", "fab1", "fab2"}}
+	if s.real {
+		p.networks = []string{"lan", "masq", "wan"}
+	}
+	b := &sandbox{plan: p, id: fmt.Sprintf("%x-fresh", s.seed)}
+	var err error
+	if b.path, err = makeNetNS(b.id); err != nil {
+		return err
+	}
+	defer func() { _ = removeNetNS(b.path) }() // after the end of a schedule that failed
+	if err = writePod(p.name, strings.Join(p.networks, ",")); err != nil {
+		return err
+	}
+	again := *s
+	again.lockTimeout = 0
+	if s.seed>>9&1 == 0 {
+		// A kill amidst the repair, which the next ADD goes on with.
+		c, err := w.startCall(ctx, &again, "ADD", b, callPlan{kill: plexus, at: float64(s.seed>>10&255) / 256}, nil)
+		if err != nil {
+			return err
+		}
+		<-c.done
+	}
+	for _, verb := range []string{"ADD", "CHECK"} {
+		c, err := w.startCall(ctx, &again, verb, b, callPlan{}, nil)
+		if err != nil {
+			return err
+		}
+		if <-c.done; c.err != nil || c.broken != nil {
+			return fmt.Errorf("after a reboot, %s: %w", c.what, errors.Join(c.err, c.broken))
+		}
+	}
+	records, err := filepath.Glob(root + "/state/records/*.json")
+	if err != nil || len(records) != 1 {
+		return fmt.Errorf("after a reboot and an ADD there are the records %q, want one: %w", records, err)
+	}
+	for _, old := range append(sandboxes, b) {
+		if old.plan.forgotten {
+			continue
+		}
+		if err := w.until(ctx, "DEL of "+old.plan.name, func() (*call, error) { return w.startCall(ctx, &again, "DEL", old, callPlan{}, nil) }); err != nil {
+			return err
+		}
+	}
+	return removeNetNS(b.path)
+}
+
+// forgetMemory takes away what a reboot takes: links, firewall rules, files in memory.
+func (w *world) forgetMemory(ctx context.Context, s *schedule) error {
+	for _, dir := range []string{"/run/cni", "/run/k8s.cni.cncf.io"} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	if !s.real {
+		return nil
+	}
+	found, err := dump(netlink.LinkList)
+	if err != nil {
+		return err
+	}
+	for _, l := range found {
+		if t := l.Type(); (t == "veth" && !strings.HasPrefix(l.Attrs().Name, "nic")) || t == "ifb" {
+			_ = netlink.LinkDel(l) // its namespace may be faster
+		}
+	}
+	if w.nft == "" {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, w.nft, "flush", "ruleset")
+	if err := w.start(cmd); err != nil {
+		return err
+	}
+	return w.wait(cmd)
+}
+
+// killOrphans ends what was left running.
+func (w *world) killOrphans(ctx context.Context) error {
+	for {
+		pids, err := w.orphans()
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have just ended
+		}
+		if err := wait(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitClean waits until all is as it was at the start: the kernel ends namespaces in the background.
+func (w *world) awaitClean(ctx context.Context, s *schedule) error {
+	deadline := time.Now().Add(cleanLimit)
+	for {
+		now, err := w.snapshot(ctx, s.real)
+		if err != nil {
+			return err
+		}
+		diff := cmp.Diff(w.clean[s.real], now)
+		switch {
+		case diff == "":
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("something is left (-before +after):\n%s", diff)
+		}
+		if err := wait(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// warmUp attaches to all networks of a kind and takes off again, measures an ADD, and notes what stays for good.
+func (w *world) warmUp(ctx context.Context, isReal bool) error {
+	s := &schedule{real: isReal, source: fromManifests}
+	p := &sandboxPlan{name: "warm", networks: []string{"fab0", "fab1", "fab2"}}
+	if isReal {
+		p.networks = []string{"lan", "masq", "wan", "p2p", "tag", "ipv", "dum"}
+	}
+	b := &sandbox{plan: p, id: "warm"}
+	var err error
+	if b.path, err = makeNetNS(b.id); err != nil {
+		return err
+	}
+	if err = writePod(p.name, strings.Join(p.networks, ",")); err != nil {
+		return err
+	}
+	for range 2 {
+		for _, verb := range []string{"ADD", "CHECK", "DEL"} {
+			began := time.Now()
+			c, err := w.startCall(ctx, s, verb, b, callPlan{}, nil)
+			if err != nil {
+				return err
+			}
+			if <-c.done; c.err != nil || c.broken != nil {
+				return fmt.Errorf("%s: %w", c.what, errors.Join(c.err, c.broken))
+			}
+			if verb == "ADD" {
+				w.took[isReal] = time.Since(began)
+			}
+		}
+	}
+	if err = removeNetNS(b.path); err != nil {
+		return err
+	}
+	if err = os.RemoveAll(root + "/manifests/network-status"); err != nil {
+		return err
+	}
+	w.clean[isReal], err = w.snapshot(ctx, isReal)
+	return err
+}

@@ -1,0 +1,182 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package crash
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// schedule is all that one run does, made from its seed alone.
+type schedule struct {
+	seed uint64
+	// real: with the reference plugins, and not with fabric.
+	real bool
+	// source is where Plexus learns the pods' networks from.
+	source string
+	// child: fabric leaves addresses to a child.
+	child bool
+	// lockTimeout is Plexus' patience with other calls; zero for the product's own.
+	lockTimeout time.Duration
+	sandboxes   []sandboxPlan
+	// gcs and daemonKills are moments, in calls.
+	gcs, daemonKills []float64
+	// reboot ends the run with a new boot.
+	reboot bool
+}
+
+// Sources of cluster knowledge.
+const (
+	fromManifests = "manifests"
+	fromDaemon    = "daemon"
+	fromNowhere   = "" // the networks are in the configuration
+)
+
+// sandboxPlan is one pod's sandbox, and what is done to it.
+type sandboxPlan struct {
+	name     string
+	networks []string
+	calls    []callPlan
+	// forgotten: its runtime crashed, and never asks for DEL.
+	forgotten bool
+	// netnsFirst: the namespace goes before the DEL, or GC.
+	netnsFirst bool
+}
+
+// callPlan is one call of the plugin.
+type callPlan struct {
+	verb string
+	// after is the pause before it, in calls.
+	after float64
+	// overlap: it does not wait for the end of the one before.
+	overlap bool
+	kill    victim
+	// at is the moment of the kill, in calls; step is the number of the step.
+	at   float64
+	step int
+	// fault happens to one of fabric's calls, for a network's interface.
+	fault *faultPlan
+}
+
+// victim is who is killed.
+type victim string
+
+const (
+	nobody     victim = ""
+	atStep     victim = "plexus at a step"
+	plexus     victim = "plexus"
+	delegate   victim = "plugin"
+	ipam       victim = "IPAM plugin"
+	everything victim = "plexus and its plugins"
+)
+
+// faultPlan is what happens within fabric: "<phase> <what>" to the verb of an interface.
+type faultPlan struct{ ifName, verb, text string }
+
+// newSchedule makes the schedule of a seed.
+func newSchedule(seed uint64) *schedule {
+	r := rand.New(rand.NewPCG(seed, 0))
+	s := &schedule{seed: seed, real: r.IntN(6) == 0, child: r.IntN(3) == 0}
+	s.source = pick(r, fromManifests, fromManifests, fromDaemon, fromNowhere)
+	if r.IntN(4) == 0 {
+		s.lockTimeout = time.Duration(50+r.IntN(400)) * time.Millisecond
+	}
+	if r.IntN(8) == 0 {
+		s.reboot = true
+	}
+	for i := range 1 + min(r.IntN(4), r.IntN(4)) {
+		s.sandboxes = append(s.sandboxes, s.newSandbox(r, fmt.Sprintf("p%d", i)))
+	}
+	if r.IntN(3) == 0 {
+		s.gcs = moments(r, 1+r.IntN(2))
+	}
+	if s.source == fromDaemon && r.IntN(2) == 0 {
+		s.daemonKills = moments(r, 1+r.IntN(2))
+	}
+	return s
+}
+
+func (s *schedule) newSandbox(r *rand.Rand, name string) sandboxPlan {
+	networks := []string{"fab0", "fab1", "fab2", "fab0"}
+	if s.real {
+		networks = []string{"lan", "wan", "p2p", "tag", "ipv", "dum", "wan"} // bandwidth can not be in a sandbox twice under one name
+	}
+	r.Shuffle(len(networks), func(i, j int) { networks[i], networks[j] = networks[j], networks[i] })
+	p := sandboxPlan{
+		name: name, networks: networks[:r.IntN(min(4, len(networks)))],
+		forgotten: r.IntN(4) == 0, netnsFirst: r.IntN(4) == 0,
+	}
+	p.calls = append(p.calls, s.newCall(r, &p, "ADD"))
+	for range r.IntN(4) {
+		p.calls = append(p.calls, s.newCall(r, &p, pick(r, "ADD", "DEL", "DEL", "CHECK")))
+	}
+	// What bridge masquerades, and what tuning has to set back, both find out from the interface: without it, because the namespace is
+	// gone or an earlier DEL was killed halfway, they leave firewall rules and a file in /run.
+	if s.real && !p.netnsFirst && !s.partial(&p) && r.IntN(2) == 0 {
+		p.networks = append(p.networks, "masq")
+	}
+	return p
+}
+
+func (s *schedule) newCall(r *rand.Rand, p *sandboxPlan, verb string) callPlan {
+	c := callPlan{verb: verb, overlap: r.IntN(3) == 0}
+	if r.IntN(2) == 0 {
+		c.after = r.Float64()
+	}
+	switch r.IntN(10) {
+	case 0, 1, 2:
+		c.kill, c.step = atStep, r.IntN(6+2*len(p.networks))
+	case 3, 4:
+		c.kill = plexus
+	case 5:
+		c.kill = delegate
+	case 6:
+		c.kill = ipam
+	case 7:
+		c.kill = everything
+	}
+	c.at = 1.1 * r.Float64()
+	if !s.real && r.IntN(4) == 0 {
+		c.fault = s.newFault(r, p)
+	}
+	return c
+}
+
+func (s *schedule) newFault(r *rand.Rand, p *sandboxPlan) *faultPlan {
+	f := &faultPlan{ifName: "eth0", verb: pick(r, "ADD", "DEL")}
+	if i := r.IntN(len(p.networks) + 1); i > 0 {
+		f.ifName = fmt.Sprintf("net%d", i)
+	}
+	what := pick(r, "kill", "kill", "kill", "fail")
+	if r.IntN(20) == 0 {
+		what = "hang"
+	}
+	phase := pick(r, "begin", "lease", "leased", "linked", "printed")
+	if f.verb == "DEL" {
+		phase = pick(r, "begin", "release", "released", "unlinked")
+	}
+	f.text = phase + " " + what
+	return f
+}
+
+// partial reports whether a plugin may have been killed halfway in a sandbox.
+func (s *schedule) partial(p *sandboxPlan) bool {
+	for _, c := range p.calls {
+		if c.kill == delegate || c.kill == ipam || c.kill == everything || c.fault != nil {
+			return true
+		}
+	}
+	return s.lockTimeout > 0 // Plexus may kill what a killed call left behind
+}
+
+func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+func moments(r *rand.Rand, n int) []float64 {
+	var all []float64
+	for range n {
+		all = append(all, 3*r.Float64())
+	}
+	return all
+}
