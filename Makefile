@@ -86,6 +86,10 @@ e2e-kind: image ## Test on a kind cluster; needs Docker and kind
 e2e-down: # Take away a cluster that was kept, or that a killed run left
 	cd e2e && go run ./cmd/e2e down
 
+.PHONY: crash
+crash: deps ## Kill at random, SCHEDULES times (10000), and look at what is left; a few hundred of them are in `make test`
+	go test ./integration/crash -count=1 -timeout 3h -run Schedules -v -args -schedules $(SCHEDULES)
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (10s)
 	@for pkg in $$(go list ./...); do \

@@ -140,7 +140,7 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(body)
 		return
 	case r.Method == http.MethodPatch:
-		o, ok = object{"kind": "Pod", "apiVersion": "v1"}, true
+		o, ok = object{"kind": "Pod", "apiVersion": "v1", "metadata": object{"name": c.w.name}}, true
 		c.writeStatus(body)
 	case strings.HasSuffix(r.URL.Path, "/resourceslices"):
 		o, ok = object{"kind": "ResourceSliceList", "apiVersion": "resource.k8s.io/v1", "items": c.slicesOf(r.URL.Query().Get("fieldSelector"))}, true

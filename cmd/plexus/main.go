@@ -148,7 +148,7 @@ func openSource(c *config.Config) (source.Source, error) {
 	case c.DaemonSocketDir != "":
 		return remote.NewSocket(c.DaemonSocketDir), nil
 	case c.Kubeconfig != "":
-		return remote.NewOneShot(c.Kubeconfig, []string{filepath.Dir(os.Args[0]), c.BinDir}), nil
+		return remote.NewOneShot(c.Kubeconfig, c.KubeletRootDir, []string{filepath.Dir(os.Args[0]), c.BinDir}), nil
 	case c.ManifestDir != "":
 		return manifest.New(c.ManifestDir), nil
 	}

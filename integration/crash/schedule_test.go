@@ -78,7 +78,7 @@ type faultPlan struct{ ifName, verb, text string }
 // newSchedule makes the schedule of a seed.
 func newSchedule(seed uint64) *schedule {
 	r := rand.New(rand.NewPCG(seed, 0))
-	s := &schedule{seed: seed, real: r.IntN(6) == 0, child: r.IntN(3) == 0}
+	s := &schedule{seed: seed, real: r.IntN(8) == 0, child: r.IntN(3) == 0}
 	s.source = pick(r, fromManifests, fromManifests, fromDaemon, fromNowhere)
 	if r.IntN(4) == 0 {
 		s.lockTimeout = time.Duration(50+r.IntN(400)) * time.Millisecond
@@ -150,8 +150,8 @@ func (s *schedule) newFault(r *rand.Rand, p *sandboxPlan) *faultPlan {
 		f.ifName = fmt.Sprintf("net%d", i)
 	}
 	what := pick(r, "kill", "kill", "kill", "fail")
-	if r.IntN(20) == 0 {
-		what = "hang"
+	if s.lockTimeout > 0 && r.IntN(4) == 0 {
+		what = "hang" // which costs a second, or the lock's time
 	}
 	phase := pick(r, "begin", "lease", "leased", "linked", "printed")
 	if f.verb == "DEL" {

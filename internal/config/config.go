@@ -73,6 +73,8 @@ type Config struct {
 	DaemonSocketDir string
 	Kubeconfig      string
 	ManifestDir     string
+	// KubeletRootDir is the kubelet's root directory for lookups by Kubeconfig; "" for the usual one. A daemon has flags for that.
+	KubeletRootDir string
 
 	ReadinessIndicatorFile string
 	AuxiliaryCNIChainName  string
@@ -116,6 +118,7 @@ type document struct {
 	DaemonSocketDir        string                     `json:"daemonSocketDir"`
 	Kubeconfig             string                     `json:"kubeconfig"`
 	ManifestDir            string                     `json:"manifestDir"`
+	KubeletRootDir         string                     `json:"kubeletRootDir"`
 	ReadinessIndicatorFile string                     `json:"readinessindicatorfile"`
 	AuxiliaryCNIChainName  string                     `json:"auxiliaryCNIChainName"`
 	UnsupportedRequests    string                     `json:"unsupportedRequests"`
@@ -165,6 +168,7 @@ func Parse(data []byte) (*Config, error) {
 		DaemonSocketDir:        d.DaemonSocketDir,
 		Kubeconfig:             d.Kubeconfig,
 		ManifestDir:            d.ManifestDir,
+		KubeletRootDir:         d.KubeletRootDir,
 		ReadinessIndicatorFile: d.ReadinessIndicatorFile,
 		AuxiliaryCNIChainName:  d.AuxiliaryCNIChainName,
 		DelegateTimeout:        DefaultDelegateTimeout,
@@ -239,6 +243,7 @@ func (c *Config) validate() error {
 		{"daemonSocketDir", c.DaemonSocketDir},
 		{"kubeconfig", c.Kubeconfig},
 		{"manifestDir", c.ManifestDir},
+		{"kubeletRootDir", c.KubeletRootDir},
 		{"readinessindicatorfile", c.ReadinessIndicatorFile},
 		{"logFile", c.Log.File},
 	}

@@ -1,7 +1,7 @@
 // Copyright The Plexus Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dirwatch waits for changes in a folder, woken by the kernel (inotify, Linux 2.6.13), so that nothing has to poll.
+// Package dirwatch waits for changes in folders, woken by the kernel (inotify, Linux 2.6.13), so that nothing has to poll.
 package dirwatch
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -19,21 +20,24 @@ import (
 const events = syscall.IN_CREATE | syscall.IN_CLOSE_WRITE | syscall.IN_MOVED_TO | syscall.IN_MOVED_FROM | syscall.IN_DELETE |
 	syscall.IN_ATTRIB | syscall.IN_DELETE_SELF | syscall.IN_MOVE_SELF
 
-// Watch is a watch on one folder.
+// Watch is a watch on folders.
 type Watch struct {
-	dir   string
+	dirs  []string
 	queue *os.File
-	wd    int
+	wds   map[int]bool
 }
 
-// New watches dir, or, as long as that does not exist, the nearest folder above it. A change after New is never missed: look
-// at the folder after New, and again after each Wait.
-func New(dir string) (*Watch, error) {
+// New watches dirs, or, as long as one of them does not exist, the nearest folder above it. A change after New is never missed: look
+// at the folders after New, and again after each Wait. The error names the limit of the kernel that has to be raised, if it is one.
+func New(dirs ...string) (*Watch, error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	if errors.Is(err, syscall.EMFILE) {
+		return nil, fmt.Errorf("inotify: %w: raise the sysctl fs.inotify.max_user_instances of the node", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("inotify: %w", err)
 	}
-	w := &Watch{dir: filepath.Clean(dir), queue: os.NewFile(uintptr(fd), "inotify"), wd: -1}
+	w := &Watch{dirs: dirs, queue: os.NewFile(uintptr(fd), "inotify")}
 	if err := w.attach(); err != nil {
 		w.Close()
 		return nil, err
@@ -41,7 +45,7 @@ func New(dir string) (*Watch, error) {
 	return w, nil
 }
 
-// attach puts the watch on the folder that is nearest now.
+// attach puts the watches on the folders that are nearest now.
 func (w *Watch) attach() error {
 	conn, err := w.queue.SyscallConn()
 	if err != nil {
@@ -53,20 +57,51 @@ func (w *Watch) attach() error {
 }
 
 func (w *Watch) attachTo(fd int) error {
-	for dir := w.dir; ; dir = filepath.Dir(dir) {
-		wd, err := syscall.InotifyAddWatch(fd, dir, events|syscall.IN_ONLYDIR)
-		if err == nil {
-			if w.wd >= 0 && w.wd != wd {
-				// It fails when its folder is gone, and the watch with it.
-				_, _ = syscall.InotifyRmWatch(fd, uint32(w.wd)) //nolint:gosec // not negative
-			}
-			w.wd = wd
-			return nil
+	nearest, passed := map[int]bool{}, w.wds
+	if passed == nil {
+		passed = map[int]bool{}
+	}
+	for _, dir := range w.dirs {
+		wd, err := watchNearest(fd, filepath.Clean(dir), passed)
+		if err != nil {
+			return err
 		}
-		if !errors.Is(err, syscall.ENOENT) || dir == filepath.Dir(dir) {
-			return fmt.Errorf("inotify: watch %s: %w", dir, err)
+		nearest[wd] = true
+	}
+	for wd := range passed {
+		if !nearest[wd] {
+			// It fails when its folder is gone, and the watch with it.
+			_, _ = syscall.InotifyRmWatch(fd, uint32(wd)) //nolint:gosec // not negative
 		}
 	}
+	w.wds = nearest
+	return nil
+}
+
+// watchNearest watches dir or what is nearest above it, and notes all that it came to watch on its way.
+func watchNearest(fd int, dir string, passed map[int]bool) (int, error) {
+	for at, missing := dir, ""; ; {
+		wd, err := syscall.InotifyAddWatch(fd, at, events|syscall.IN_ONLYDIR)
+		switch {
+		case err == nil:
+			passed[wd] = true
+			if missing == "" || !exists(missing) {
+				return wd, nil
+			}
+			at, missing = dir, "" // it was made before its parent was watched, which nobody will tell
+		case errors.Is(err, syscall.ENOENT) && at != filepath.Dir(at):
+			at, missing = filepath.Dir(at), at
+		case errors.Is(err, syscall.ENOSPC):
+			return 0, fmt.Errorf("inotify: watch %s: %w: raise the sysctl fs.inotify.max_user_watches of the node", at, err)
+		default:
+			return 0, fmt.Errorf("inotify: watch %s: %w", at, err)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // Wait returns when something has changed since New or the last Wait, or with the error of ctx. Changes that come
@@ -84,9 +119,9 @@ func (w *Watch) Wait(ctx context.Context) error {
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("wait for a change in %s: %w", w.dir, ctx.Err())
+			return fmt.Errorf("wait for a change in %s: %w", strings.Join(w.dirs, ", "), ctx.Err())
 		}
-		return fmt.Errorf("wait for a change in %s: %w", w.dir, err)
+		return fmt.Errorf("wait for a change in %s: %w", strings.Join(w.dirs, ", "), err)
 	}
 	return w.attach()
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -59,6 +60,51 @@ func TestAFolderThatIsNotThereYet(t *testing.T) {
 	}
 }
 
+// TestAFolderThatIsMadeAtTheSameTime guards against one that comes between the look at it and the watch on its parent.
+func TestAFolderThatIsMadeAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	for i := range 1000 {
+		dir := filepath.Join(base, strconv.Itoa(i))
+		made := make(chan error, 1)
+		go func() { made <- os.Mkdir(dir, 0o700) }()
+		w := watch(t, dir)
+		if err := <-made; err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, w)
+		w.Close()
+	}
+}
+
+func TestSeveralFolders(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	chain := filepath.Join(base, "chain") // not there yet: its parent is watched for it too
+	w, err := dirwatch.New(base, chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	for _, step := range []func() error{
+		func() error { return os.Mkdir(chain, 0o700) },
+		func() error { return os.WriteFile(filepath.Join(chain, "file"), nil, 0o600) },
+		func() error { return os.WriteFile(filepath.Join(base, "file"), nil, 0o600) },
+		func() error { return os.RemoveAll(chain) },
+		func() error { return os.Mkdir(chain, 0o700) },
+		func() error { return os.WriteFile(filepath.Join(chain, "again"), nil, 0o600) },
+	} {
+		drain(t, w)
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, w)
+	}
+}
+
 func TestWaitEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -82,6 +128,19 @@ func watch(t *testing.T, dir string) *dirwatch.Watch {
 	}
 	t.Cleanup(w.Close)
 	return w
+}
+
+// drain takes what is left of changes that were told by several events.
+func drain(t *testing.T, w *dirwatch.Watch) {
+	t.Helper()
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		err := w.Wait(ctx)
+		cancel()
+		if err != nil {
+			return
+		}
+	}
 }
 
 func wait(t *testing.T, w *dirwatch.Watch) {

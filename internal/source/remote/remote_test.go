@@ -500,6 +500,14 @@ func TestOneShot(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("knows where the kubelet is", func(t *testing.T) {
+		t.Parallel()
+		_, err := oneShot(t, "tells its flags", dir).Lookup(t.Context(), web)
+		want := "--pod-resources-socket /var/lib/k/pod-resources/kubelet.sock --device-checkpoint /var/lib/k/device-plugins/kubelet_internal_checkpoint"
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Lookup = %v, want %s", err, want)
+		}
+	})
 	t.Run("says why it ended", func(t *testing.T) {
 		t.Parallel()
 		_, err := oneShot(t, "missing", dir).Lookup(t.Context(), web)
@@ -532,6 +540,9 @@ func lookupChild(args []string) int {
 			return 1
 		}
 		return 0
+	case "tells its flags":
+		fmt.Fprintln(os.Stderr, strings.Join(args[2:], " "))
+		return 1
 	case "hangs":
 		select {} // without another goroutine this would be a deadlock that ends it
 	}
