@@ -14,6 +14,8 @@ FUZZTIME   ?= 10s
 IMAGE      ?= docker.io/library/plexus:dev
 # What `make bench` measures: -quick takes a minute or two, -full a quarter of an hour.
 BENCH      ?= -quick
+# How many schedules `make crash` runs.
+SCHEDULES  ?= 10000
 
 BIN        := $(CURDIR)/bin
 RELEASE    := -trimpath -ldflags='-s -w'

@@ -98,8 +98,8 @@ func TestSRIOVNetworksAreSound(t *testing.T) {
 			if marshalErr != nil {
 				return marshalErr
 			}
-			_, err := sriov.ParseConfig(conf, "", false)
-			return err
+			_, parseErr := sriov.ParseConfig(conf, "", false)
+			return parseErr
 		})
 		if err != nil {
 			t.Errorf("network %s: %v", d.Ref, err)
