@@ -34,8 +34,12 @@ func (c *call) del(ctx context.Context) error {
 	}
 	defer unlock()
 	s, err := c.loadState(c.sandbox)
-	if err != nil || s == nil {
+	if err != nil {
 		return err
+	}
+	if s == nil {
+		// An ADD that was killed may have begun to write one.
+		return c.records.Delete(key(c.sandbox))
 	}
 	return c.undo(ctx, s)
 }

@@ -195,6 +195,17 @@ func TestD5ALostRecordIsMadeUpForFromTheCache(t *testing.T) {
 	n.assertUntouched(before)
 }
 
+// TestDelRemovesWhatAKilledADDBeganToWrite: it was killed before it had a record.
+func TestDelRemovesWhatAKilledADDBeganToWrite(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write("state/records/.c1-eth0.tmp", `{"version":1,"sand`)
+	n.mustCall("DEL", "")
+	if _, err := os.Lstat(n.path("state/records/.c1-eth0.tmp")); !os.IsNotExist(err) {
+		t.Errorf("it is left: %v", err)
+	}
+}
+
 func TestARecordOfANewerPlexusIsNeverThrownAway(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
