@@ -55,13 +55,13 @@ func (w *world) inCluster() *cluster {
 		"current-context": "c",
 	})
 	// Paths of sockets have at most 108 bytes, and folders of tests are named after the tests.
-	root, err := os.MkdirTemp("", "kubelet") //nolint:usetesting // See above.
+	root, err := os.MkdirTemp("", "kubelet")
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = os.RemoveAll(root) })
 	w.conf["kubeletRootDir"] = root
-	if err := os.Mkdir(filepath.Join(root, "pod-resources"), 0o750); err != nil {
+	if err = os.Mkdir(filepath.Join(root, "pod-resources"), 0o750); err != nil {
 		w.t.Fatal(err)
 	}
 	l, err := net.Listen("unix", filepath.Join(root, "pod-resources", "kubelet.sock")) //nolint:noctx // It does not wait.

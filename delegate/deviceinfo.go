@@ -62,7 +62,7 @@ func (e *Executor) prepareDeviceInfo(a *Attachment) error {
 	if data == nil {
 		return nil
 	}
-	if err := os.WriteFile(a.DeviceInfoFile, data, 0o644); err != nil { //nolint:gosec // the container's own user reads it
+	if err := os.WriteFile(a.DeviceInfoFile, data, 0o644); err != nil { // pods mount it, to be read
 		return fmt.Errorf("device-info file: %w", err)
 	}
 	return nil

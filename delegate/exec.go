@@ -52,6 +52,9 @@ type Exec struct {
 	// Inherit is handed to each plugin, and so to its children, as file descriptor 3. Plexus hands on the lock of the
 	// sandbox: should Plexus be killed, the lock is held until the last of them has ended, and a DEL does not race with them.
 	Inherit *os.File
+	// Admit waits until one more program may run, and returns what to call when it has ended; nil for no limit. The wait does not
+	// count for Timeout.
+	Admit func(ctx context.Context) (func(), error)
 }
 
 var _ invoke.Exec = (*Exec)(nil)
@@ -82,6 +85,14 @@ func findProgram(plugin string, paths []string) (string, error) {
 // ExecPlugin implements [invoke.Exec].
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	name := strings.TrimPrefix(filepath.Base(path), builtinPath)
+	// What runs in-process starts programs of its own, as its IPAM: those have to be admitted.
+	if e.Admit != nil && (!strings.HasPrefix(path, builtinPath) || optsOut(stdin)) {
+		leave, err := e.Admit(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("plugin %s: not started: %w", name, err)
+		}
+		defer leave()
+	}
 	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	stdout, err := e.call(callCtx, path, stdin, environ)

@@ -120,21 +120,22 @@ func newInstall() *cobra.Command {
 				return err
 			}
 			if keep {
-				return node.Keep(cmd.Context())
+				node.Keep(cmd.Context())
+				return nil
 			}
 			if node.Kubeconfig.Path != "" {
 				if err = node.Kubeconfig.Write(); err != nil {
 					return err
 				}
 			}
-			primary, _, warnings, err := node.Conf.Write()
-			for _, w := range warnings {
+			outcome, err := node.Conf.Write()
+			for _, w := range outcome.Warnings {
 				slog.Warn("network configuration passed over", "reason", w)
 			}
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "installed in front of", primary)
+			fmt.Fprintln(cmd.OutOrStdout(), "installed in front of", outcome.Primary)
 			return nil
 		},
 	}
@@ -150,20 +151,29 @@ func (o *nodeOptions) addOneShot(f *pflag.FlagSet) {
 
 func newUninstall() *cobra.Command {
 	o := nodeOptions{}
+	var stay bool
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Take the configuration and the plugin off this node; drain it before",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			node, err := o.asNode()
 			if err != nil {
 				return err
 			}
 			node.Kubeconfig.Path = o.oneShotKubeconfig // also outside a pod
-			return node.Uninstall(o.binDir, o.programs()...)
+			if err = node.Uninstall(o.binDir, o.programs()...); err != nil {
+				return err
+			}
+			slog.Info("uninstalled", "confDir", o.confDir, "binDir", o.binDir)
+			if stay {
+				<-cmd.Context().Done()
+			}
+			return nil
 		},
 	}
 	o.add(cmd.Flags())
 	o.addOneShot(cmd.Flags())
+	cmd.Flags().BoolVar(&stay, "stay", false, "end only when told to, as the container of a DaemonSet has to")
 	return cmd
 }

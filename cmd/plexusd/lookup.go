@@ -53,7 +53,7 @@ func lookup(ctx context.Context, kubeconfig string, ko kubeletOptions) error {
 	if err != nil {
 		return err
 	}
-	defer kubelet.Close() // nothing is asked any more
+	defer func() { _ = kubelet.Close() }() // nothing is asked any more
 	api := daemon.Direct{Client: client}
 	var events sync.WaitGroup
 	defer events.Wait()

@@ -82,11 +82,11 @@ func serve(ctx context.Context, o serveOptions) error {
 		return err
 	}
 	metrics := daemon.NewMetrics()
-	kubelet, err := o.kubeletOptions.open(metrics.CountKubelet)
+	kubelet, err := o.open(metrics.CountKubelet)
 	if err != nil {
 		return err
 	}
-	defer kubelet.Close() // nothing is asked any more
+	defer func() { _ = kubelet.Close() }() // nothing is asked any more
 	api := daemon.Watched{Client: client, Cache: cache, Slices: resourceSlices}
 	cluster := &daemon.Cluster{
 		API:          api,
@@ -125,15 +125,18 @@ func serve(ctx context.Context, o serveOptions) error {
 		func(ctx context.Context) error {
 			return (&daemon.Server{Source: source, Log: log}).Serve(ctx, socket)
 		},
-		func(ctx context.Context) error { return serveHTTP(ctx, o.listen, metrics.Handler(source.Ready)) },
 	)
+	alive := func(context.Context) error { return socket.Check() }
+	ready := cluster.Ready // as it is, for metrics count what the plugin asks
 	if o.install {
 		node, err := o.asNode()
 		if err != nil {
 			return err
 		}
-		tasks = append(tasks, node.Keep)
+		ready = func(ctx context.Context) error { return errors.Join(cluster.Ready(ctx), node.Ready()) }
+		tasks = append(tasks, func(ctx context.Context) error { node.Keep(ctx); return nil })
 	}
+	tasks = append(tasks, func(ctx context.Context) error { return serveHTTP(ctx, o.listen, metrics.Handler(alive, ready)) })
 	log.Info("serving", "node", o.node, "socketDir", o.socketDir, "version", version())
 	return runAll(ctx, tasks)
 }
@@ -166,11 +169,5 @@ func serveHTTP(ctx context.Context, address string, h http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w: choose another address if the port is taken", address, err)
 	}
-	server := daemon.NewHTTPServer(h)
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // probes are not waited for
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve HTTP: %w", err)
-	}
-	return nil
+	return daemon.ServeHTTP(ctx, l, h)
 }

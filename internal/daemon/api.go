@@ -37,7 +37,7 @@ func (w Watched) Definition(ctx context.Context, ref nad.Ref, fresh bool) (*nad.
 	if fresh {
 		return w.Client.Definition(ctx, ref)
 	}
-	return w.Cache.Definition(ref)
+	return w.Cache.Definition(ctx, ref)
 }
 
 // SliceDevices implements [Claims]. The slices of this node are watched, and the pod's node is this one.

@@ -333,6 +333,78 @@ func TestOneSocketAtAnyTime(t *testing.T) {
 	}
 }
 
+func TestASocketThatNobodyFindsIsNotAlive(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, err := daemon.Listen(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if err = first.Check(); err != nil {
+		t.Errorf("Check = %v", err)
+	}
+	second, err := daemon.Listen(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if err = first.Check(); err == nil || !strings.Contains(err.Error(), "another daemon") {
+		t.Errorf("Check of the one that was replaced = %v", err)
+	}
+	if err = os.Remove(filepath.Join(dir, remote.SocketName)); err != nil {
+		t.Fatal(err)
+	}
+	if err = second.Check(); err == nil || !strings.Contains(err.Error(), "removed") {
+		t.Errorf("Check of the one that was removed = %v", err)
+	}
+}
+
+func TestConnectionsThatAreHeldOpenKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() {
+		alive := func(context.Context) error { return nil }
+		if err := daemon.ServeHTTP(ctx, l, daemon.NewMetrics().Handler(alive, alive)); err != nil {
+			t.Error(err)
+		}
+	})
+	var held []net.Conn
+	for range 500 {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err = io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-"); err != nil && len(held) == 0 {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+l.Addr().String()+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if err = held[0].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil { // before its headers would have to be there
+		t.Fatal(err)
+	}
+	if _, err = held[0].Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read of the oldest connection = %v: it is still open", err)
+	}
+}
+
 func TestOtherUsersAreNotAnswered(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -440,7 +512,8 @@ func TestHTTP(t *testing.T) {
 	c := newCluster(nil)
 	metrics := daemon.NewMetrics()
 	src := metrics.Measure(c.source())
-	server := httptest.NewServer(metrics.Handler(src.Ready))
+	var dead error
+	server := httptest.NewServer(metrics.Handler(func(context.Context) error { return dead }, src.Ready))
 	t.Cleanup(server.Close)
 	get := func(path string) (int, string) {
 		t.Helper()
@@ -468,6 +541,10 @@ func TestHTTP(t *testing.T) {
 	}
 	if code, _ := get("/healthz"); code != http.StatusOK {
 		t.Errorf("/healthz = %d: alive is not ready", code)
+	}
+	dead = errors.New("the socket has been removed")
+	if code, body := get("/healthz"); code != http.StatusServiceUnavailable || !strings.Contains(body, dead.Error()) {
+		t.Errorf("/healthz = %d %s, want the reason", code, body)
 	}
 	metrics.CountKubelet("Get", "Unavailable")
 	_, body := get("/metrics")

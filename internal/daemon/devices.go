@@ -82,20 +82,22 @@ func (d *Devices) ofClaims(ctx context.Context, ref pod.Ref) ([]pod.Device, erro
 	if err != nil {
 		return nil, err
 	}
-	var all []pod.Device
+	var claimed []pod.ClaimedDevice
 	for _, claim := range claims.Claims {
-		claimed, err := d.Claims.ClaimedDevices(ctx, ref.Namespace, claim)
-		if err != nil {
-			return nil, err
+		of, claimErr := d.Claims.ClaimedDevices(ctx, ref.Namespace, claim)
+		if claimErr != nil {
+			return nil, claimErr
 		}
-		devices, err := d.Claims.SliceDevices(ctx, claims.Node, claimed)
-		if err != nil {
-			return nil, err
-		}
-		if err := claim.NameExtended(devices); err != nil {
-			return nil, err
-		}
-		all = append(all, devices...)
+		claimed = append(claimed, of...)
 	}
-	return all, nil
+	devices, err := d.Claims.SliceDevices(ctx, claims.Node, claimed)
+	if err != nil {
+		return nil, err
+	}
+	for _, claim := range claims.Claims {
+		if err = claim.NameExtended(devices); err != nil {
+			return nil, err
+		}
+	}
+	return devices, nil
 }

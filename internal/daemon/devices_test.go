@@ -114,27 +114,37 @@ func TestWhatDevicesCost(t *testing.T) {
 			"vf", node{given: kube.Given{Claimed: ofClaim("gpu", "a")}, slices: slices}, []string{"id-a"}, []string{"kubelet u1", "slices"},
 		},
 		"X7 three, of a plugin and a claim": {
-			"vf,vf,vf", node{given: kube.Given{Devices: ofPlugin("1").Devices, Claimed: ofClaim("a", "b")}, slices: slices},
-			[]string{"1", "id-a", "id-b"}, []string{"kubelet u1", "slices"},
+			"vf,vf,vf",
+			node{given: kube.Given{Devices: ofPlugin("1").Devices, Claimed: ofClaim("a", "b")}, slices: slices},
+			[]string{"1", "id-a", "id-b"},
+			[]string{"kubelet u1", "slices"},
 		},
 		"X7 a claim that no container uses": {
-			"vf", node{claims: netClaim, devices: map[string][]pod.ClaimedDevice{"web-net": ofClaim("a")}, slices: slices},
-			[]string{"id-a"}, []string{"kubelet u1", "pod u1", "claim web-net", "slices"},
+			"vf",
+			node{claims: netClaim, devices: map[string][]pod.ClaimedDevice{"web-net": ofClaim("a")}, slices: slices},
+			[]string{"id-a"},
+			[]string{"kubelet u1", "pod u1", "claim web-net", "slices"},
 		},
 		"X7 bound to a request": {
-			"bound", node{claims: netClaim, devices: map[string][]pod.ClaimedDevice{"web-net": ofClaim("a", "b")}, slices: slices},
-			[]string{"id-b"}, []string{"pod u1", "claim web-net", "slices"},
+			"bound",
+			node{claims: netClaim, devices: map[string][]pod.ClaimedDevice{"web-net": ofClaim("a", "b")}, slices: slices},
+			[]string{"id-b"},
+			[]string{"pod u1", "claim web-net", "slices"},
 		},
 		"X7 an extended resource whose driver has no name for it": {
-			"vf", node{
+			"vf",
+			node{
 				given:  kube.Given{Claimed: ofClaim("c")},
 				claims: []kube.PodClaim{{Name: "web-net", Extended: map[string]string{"request-c": resource}}}, devices: map[string][]pod.ClaimedDevice{"web-net": ofClaim("c")}, slices: slices,
 			},
-			[]string{"id-c"}, []string{"kubelet u1", "slices", "pod u1", "claim web-net", "slices"},
+			[]string{"id-c"},
+			[]string{"kubelet u1", "slices", "pod u1", "claim web-net", "slices"},
 		},
 		"X7 without a daemon": {
-			"vf", node{oneShot: true, given: kube.Given{Claimed: ofClaim("a")}, claims: netClaim, devices: map[string][]pod.ClaimedDevice{"web-net": ofClaim("a")}, slices: slices},
-			[]string{"id-a"}, []string{"kubelet u1", "pod u1", "claim web-net", "slices"},
+			"vf",
+			node{oneShot: true, given: kube.Given{Claimed: ofClaim("a")}, claims: netClaim, devices: map[string][]pod.ClaimedDevice{"web-net": ofClaim("a")}, slices: slices},
+			[]string{"id-a"},
+			[]string{"kubelet u1", "pod u1", "claim web-net", "slices"},
 		},
 	}
 	for name, tc := range tests {
@@ -187,7 +197,7 @@ func TestDevicesThatFail(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, events, err := lookupDevices(t, tc.networks, &tc.node)
-			if tc.kind == source.ErrNoDevice && (len(events) != 1 || events[0].Event.Reason != "NoDevice") {
+			if errors.Is(tc.kind, source.ErrNoDevice) && (len(events) != 1 || events[0].Event.Reason != "NoDevice") {
 				t.Errorf("events %+v, want one of NoDevice", events)
 			}
 			if err == nil || s != nil || tc.kind != nil && !errors.Is(err, tc.kind) || !strings.Contains(err.Error(), tc.says) {

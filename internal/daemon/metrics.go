@@ -6,6 +6,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -106,18 +108,21 @@ func (m *measured) Ready(ctx context.Context) error {
 	return err
 }
 
-// Handler serves /healthz, /readyz, which is ready's word, and /metrics.
-func (m *Metrics) Handler(ready func(context.Context) error) http.Handler {
+// Handler serves /healthz and /readyz, which are the words of alive and ready, and /metrics.
+func (m *Metrics) Handler(alive, ready func(context.Context) error) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := ready(r.Context()); err != nil {
-			say(w, http.StatusServiceUnavailable, err.Error())
-			return
+	answer := func(check func(context.Context) error) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if err := check(r.Context()); err != nil {
+				say(w, http.StatusServiceUnavailable, err.Error())
+				return
+			}
+			say(w, http.StatusOK, "ok")
 		}
-		say(w, http.StatusOK, "ok")
-	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	}
+	mux.HandleFunc("GET /healthz", answer(alive))
+	mux.HandleFunc("GET /readyz", answer(ready))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	return mux
 }
 
@@ -127,16 +132,25 @@ func say(w http.ResponseWriter, code int, text string) {
 	_, _ = w.Write([]byte(text + "\n")) // a prober that has gone is not waited for
 }
 
-// Timeouts of the HTTP server: probes and scrapes are short.
+// Bounds of the HTTP server, which answers any program of the node, or anybody at all: probes and scrapes are short, and few.
 const (
 	httpTimeout     = 30 * time.Second
+	httpHeaderTime  = 5 * time.Second
 	httpHeaderBytes = 16 << 10
+	maxHTTP         = 64 // connections
+	maxScrapes      = 4  // at a time
 )
 
-// NewHTTPServer returns a server for Handler.
-func NewHTTPServer(h http.Handler) *http.Server {
-	return &http.Server{
+// ServeHTTP serves h on l, which it takes over, until ctx ends.
+func ServeHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	server := &http.Server{
 		Handler: h, MaxHeaderBytes: httpHeaderBytes,
-		ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * httpTimeout,
+		ReadHeaderTimeout: httpHeaderTime, ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, IdleTimeout: 2 * httpTimeout,
 	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // probes are not waited for
+	defer stop()
+	if err := server.Serve(&crowded{Listener: l, most: maxHTTP}); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP: %w", err)
+	}
+	return nil
 }

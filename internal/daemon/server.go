@@ -39,9 +39,30 @@ type Server struct {
 	Peer uint32
 }
 
+// Socket is what a daemon listens on.
+type Socket struct {
+	*net.UnixListener
+
+	path string
+	made fs.FileInfo
+}
+
+// Check reports whether plugins still find the socket. Who cleans up in its folder, or another daemon that came and went, can leave this
+// one where nobody asks it.
+func (s *Socket) Check() error {
+	info, err := os.Lstat(s.path)
+	if err != nil {
+		return fmt.Errorf("the socket has been removed: %w", err)
+	}
+	if !os.SameFile(info, s.made) {
+		return fmt.Errorf("the socket %s is another daemon's by now", s.path)
+	}
+	return nil
+}
+
 // Listen makes the socket in dir, mode 0600 in a folder of mode 0700. It replaces the one of a daemon before, so that there is one
 // at any time.
-func Listen(ctx context.Context, dir string) (*net.UnixListener, error) {
+func Listen(ctx context.Context, dir string) (*Socket, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("socket folder: %w", err)
 	}
@@ -67,15 +88,17 @@ func Listen(ctx context.Context, dir string) (*net.UnixListener, error) {
 	}
 	// The file stays when the daemon stops: a new daemon may have put its own there.
 	listener.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(aside, 0o600), os.Rename(aside, path)); err != nil {
+	err = os.Chmod(aside, 0o600)
+	made, statErr := os.Lstat(aside) // the name may be somebody else's once it is renamed
+	if err := errors.Join(err, statErr, os.Rename(aside, path)); err != nil {
 		_ = listener.Close() // what went wrong before is told
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	return listener, nil
+	return &Socket{UnixListener: listener, path: path, made: made}, nil
 }
 
 // Serve holds conversations until ctx ends, which ends them: plugins connect to the next daemon.
-func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+func (s *Server) Serve(ctx context.Context, l *Socket) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // wakes AcceptUnix

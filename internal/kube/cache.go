@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -22,6 +23,14 @@ import (
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/nad"
 	nadv1 "github.com/plexus-cni/plexus/nad/v1"
+)
+
+const (
+	// maxKeptBytes is the longest configuration that is kept in memory, of each definition in the cluster. Real ones are shorter; the
+	// API server takes 1 MiB, and a few hundred such definitions must not be the end of the daemons of all nodes.
+	maxKeptBytes = 16 << 10
+	// notKept marks a definition whose configuration was too long, in the place of labels, of which none is kept. It can be no label.
+	notKept = "configuration not kept"
 )
 
 // mirrorPatience is how long a pod is waited for that the API server says it has not. The kubelet makes sandboxes of pods that it
@@ -89,8 +98,14 @@ func (c *Cache) OnGone(f func(pod.Ref)) error {
 }
 
 func (c *Cache) podWatch() cache.ListerWatcher {
+	// Without those that have ended: nothing is attached to them any more, and there can be thousands.
+	selector := fields.AndSelectors(
+		fields.OneTermEqualSelector("spec.nodeName", c.node),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+	).String()
 	ofNode := func(o metav1.ListOptions) metav1.ListOptions {
-		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", c.node).String()
+		o.FieldSelector = selector
 		return o
 	}
 	return &cache.ListWatch{
@@ -152,6 +167,10 @@ func trimDefinition(obj any) (any, error) {
 		Spec:       d.Spec,
 	}
 	trimmed.Annotations = pick(d.Annotations, annotations.ResourceNameKey, annotations.ClaimRequestKey)
+	if _, before := d.Labels[notKept]; before || len(d.Spec.Config) > maxKeptBytes {
+		trimmed.Labels = map[string]string{notKept: ""}
+		trimmed.Spec.Config = ""
+	}
 	return trimmed, nil
 }
 
@@ -273,12 +292,20 @@ func (c *Cache) Known(ref pod.Ref) (Pod, bool) {
 	return p, ref.UID == "" || p.Ref.UID == ref.UID || annotations.IsStatic(p.Annotations)
 }
 
-// Definition finds a NetworkAttachmentDefinition. The error is a [nad.ErrNotFound].
-func (c *Cache) Definition(ref nad.Ref) (*nad.Definition, error) {
+// Definition finds a NetworkAttachmentDefinition. The API server is asked for one whose configuration is too long to be kept, and while
+// it is not known yet which there are. The error is a [nad.ErrNotFound]; or as for [Client.Definition].
+func (c *Cache) Definition(ctx context.Context, ref nad.Ref) (*nad.Definition, error) {
+	synced := c.nads.HasSynced() // before the look: then nothing that was listed is missed
 	obj, ok, err := c.nads.GetStore().GetByKey(ref.String())
 	d, isDefinition := obj.(*nadv1.NetworkAttachmentDefinition)
 	if err != nil || !ok || !isDefinition {
+		if !synced {
+			return c.client.Definition(ctx, ref)
+		}
 		return nil, noDefinition(ref)
+	}
+	if _, large := d.Labels[notKept]; large {
+		return c.client.Definition(ctx, ref)
 	}
 	return definitionOf(d), nil
 }

@@ -119,12 +119,15 @@ func allocated(claim *resourcev1.ResourceClaim, podName string) []pod.ClaimedDev
 // implicitResource is what the resources begin with that stand for a DeviceClass without a name for pods.
 const implicitResource = "deviceclass.resource.kubernetes.io/"
 
-// NameExtended gives the devices of a claim for extended resources the names by which the pod asked for them. A driver that calls a device
+// NameExtended gives those of the devices that are of a claim for extended resources the names by which the pod asked for them. A driver that calls a device
 // by another name is an error: whose device it is could not be told by either. The names that Kubernetes makes of a DeviceClass are no
 // driver's.
 func (of PodClaim) NameExtended(devices []pod.Device) error {
 	for i := range devices {
 		d := &devices[i]
+		if d.Claimed.Claim != of.Name {
+			continue
+		}
 		request, _, _ := strings.Cut(d.Claimed.Request, "/")
 		name, ok := of.Extended[request]
 		switch {
@@ -173,7 +176,7 @@ func (c *Client) ApplyClaimStatus(ctx context.Context, ref pod.Ref, claim string
 		if err == nil || apierrors.IsNotFound(err) {
 			return nil
 		}
-		if apierrors.IsForbidden(err) {
+		if apierrors.IsForbidden(err) || isForbiddenField(err) {
 			return fmt.Errorf("status of ResourceClaim %s/%s: %w: name its driver in deploy/components/dra-status", ref.Namespace, claim, err)
 		}
 		err = fmt.Errorf("status of ResourceClaim %s/%s: %w", ref.Namespace, claim, classify(err))
@@ -181,6 +184,15 @@ func (c *Client) ApplyClaimStatus(ctx context.Context, ref pod.Ref, claim string
 			return err
 		}
 	}
+}
+
+// isForbiddenField reports whether the API server refuses a field for want of a permission, as it does since 1.36 where a driver is not
+// named.
+func isForbiddenField(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok && status.ErrStatus.Details != nil && slices.ContainsFunc(status.ErrStatus.Details.Causes, func(c metav1.StatusCause) bool {
+		return c.Type == metav1.CauseTypeForbidden
+	})
 }
 
 // claimPatch is a server-side apply of the status.

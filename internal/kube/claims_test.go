@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/rest"
 
 	"github.com/plexus-cni/plexus/internal/kube"
 	"github.com/plexus-cni/plexus/internal/pod"
@@ -360,8 +362,11 @@ func TestNameExtended(t *testing.T) {
 		"a request with alternatives":           {"intel.com/vf", "r0/a", "", "intel.com/vf"},
 		"another request":                       {"intel.com/vf", "r1", "intel.com/other", "intel.com/other"},
 	} {
-		claim := kube.PodClaim{Extended: map[string]string{"r0": tc.extended}}
-		devices := []pod.Device{{ID: vf1, Resource: tc.published, Claimed: &pod.ClaimedDevice{Driver: "d", Pool: "p", Device: "nic", Request: tc.request}}}
+		claim := kube.PodClaim{Name: "web-ext", Extended: map[string]string{"r0": tc.extended}}
+		devices := []pod.Device{{ID: vf1, Resource: tc.published, Claimed: &pod.ClaimedDevice{Claim: "web-ext", Driver: "d", Pool: "p", Device: "nic", Request: tc.request}}}
+		if err := (kube.PodClaim{Name: "other", Extended: map[string]string{"r0": "x"}}).NameExtended(devices); err != nil || devices[0].Resource != tc.published {
+			t.Errorf("%s: another claim named the device %q, %v", name, devices[0].Resource, err)
+		}
 		err := claim.NameExtended(devices)
 		switch {
 		case tc.want == "" && (err == nil || !strings.Contains(err.Error(), tc.extended) || !strings.Contains(err.Error(), tc.published) || !strings.Contains(err.Error(), "d/p/nic")):
@@ -456,6 +461,22 @@ func TestApplyClaimStatusThatFails(t *testing.T) {
 				t.Errorf("%d requests, want %d", len(r), tc.requests)
 			}
 		})
+	}
+}
+
+// TestADriverThatIsNotNamed: the refusal is one of a field, as Kubernetes 1.36 words it.
+func TestADriverThatIsNotNamed(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeStatus(w, http.StatusUnprocessableEntity, map[string]any{"causes": []any{map[string]any{"reason": "FieldValueForbidden", "field": "status.devices"}}})
+	}))
+	t.Cleanup(server.Close)
+	client, err := kube.NewClient(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ApplyClaimStatus(t.Context(), web, "web-net", nil); err == nil || !strings.Contains(err.Error(), "deploy/components/dra-status") {
+		t.Errorf("ApplyClaimStatus = %v", err)
 	}
 }
 

@@ -48,14 +48,21 @@ func TestAPodThatTheWatchDeliveredTakesNoRequest(t *testing.T) {
 	}
 }
 
-func TestOnlyPodsOfTheNodeAreWatched(t *testing.T) {
+func TestOnlyPodsOfTheNodeThatHaveNotEndedAreWatched(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t)
 	startCache(t, api)
+	lists := 0
 	for _, r := range api.requests() {
-		if strings.HasSuffix(r.path, "/pods") && r.query != "spec.nodeName=n1" {
-			t.Errorf("%s with field selector %q", r.path, r.query)
+		if strings.HasSuffix(r.path, "/pods") {
+			lists++
+			if r.query != "spec.nodeName=n1,status.phase!=Succeeded,status.phase!=Failed" {
+				t.Errorf("%s with field selector %q", r.path, r.query)
+			}
 		}
+	}
+	if lists == 0 {
+		t.Error("the pods were not listed")
 	}
 }
 
@@ -158,7 +165,7 @@ func TestDefinition(t *testing.T) {
 	direct := newClient(t, api)
 	want := &nad.Definition{Ref: nad.Ref{Namespace: "default", Name: "a"}, Config: `{"type":"x"}`, ResourceName: "intel.com/vf", ClaimRequest: "net/vf"}
 	for name, find := range map[string]func(nad.Ref) (*nad.Definition, error){
-		"from the cache":      c.Definition,
+		"from the cache":      func(r nad.Ref) (*nad.Definition, error) { return c.Definition(t.Context(), r) },
 		"from the API server": func(r nad.Ref) (*nad.Definition, error) { return direct.Definition(t.Context(), r) },
 	} {
 		got, err := find(want.Ref)
@@ -171,6 +178,48 @@ func TestDefinition(t *testing.T) {
 		if _, err := find(nad.Ref{Namespace: "default", Name: "missing"}); !errors.Is(err, nad.ErrNotFound) || !strings.Contains(err.Error(), "default/missing") {
 			t.Errorf("%s: a definition that is not there: %v", name, err)
 		}
+	}
+}
+
+func TestADefinitionThatIsTooLargeIsNotKept(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t)
+	large := `{"type":"x","pad":"` + strings.Repeat("x", 500<<10) + `"}`
+	api.put("network-attachment-definitions", definition("default", "large", large, "intel.com/vf"))
+	api.put("network-attachment-definitions", definition("default", "small", `{"type":"x"}`, ""))
+	c := startCache(t, api)
+	api.forget()
+	for range 2 { // as is the next one that is told by the watch
+		got, err := c.Definition(t.Context(), nad.Ref{Namespace: "default", Name: "large"})
+		if err != nil || got.Config != large || got.ResourceName != "intel.com/vf" {
+			t.Fatalf("Definition = %.80v, %v", got, err)
+		}
+		if n := len(api.requests()); n != 1 {
+			t.Errorf("%d requests for a definition that is not kept, want 1", n)
+		}
+		api.put("network-attachment-definitions", definition("default", "large", large, "intel.com/vf"))
+		api.forget()
+	}
+	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "default", Name: "small"}); err != nil || len(api.requests()) != 0 {
+		t.Errorf("a small definition: %v with %d requests, want none", err, len(api.requests()))
+	}
+}
+
+func TestDefinitionsAreAskedForUntilTheyAreListed(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t)
+	api.hide("network-attachment-definitions", definition("kube-system", "cluster", `{"type":"x"}`, ""))
+	api.fail("GET", "/network-attachment-definitions", http.StatusInternalServerError) // the lists, not the one
+	c := runCache(t, api, slog.New(slog.DiscardHandler))
+	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "kube-system", Name: "cluster"}); err != nil {
+		t.Errorf("Definition = %v: a file would be taken in its place", err)
+	}
+	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "kube-system", Name: "none"}); !errors.Is(err, nad.ErrNotFound) {
+		t.Errorf("Definition = %v, want ErrNotFound", err)
+	}
+	api.stop()
+	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "kube-system", Name: "cluster"}); !errors.Is(err, kube.ErrUnavailable) {
+		t.Errorf("Definition = %v, want ErrUnavailable", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // ErrDevice marks a device that can not be used as it was told to us.
@@ -60,7 +61,7 @@ func (d Device) Validate() error {
 	}
 	for _, s := range []string{d.ID, d.Resource} {
 		unfit := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
-		if len(s) > maxDeviceBytes || strings.ContainsFunc(s, unfit) {
+		if len(s) > maxDeviceBytes || !utf8.ValidString(s) || strings.ContainsFunc(s, unfit) {
 			return fmt.Errorf("%w %.64q of resource %.64q: IDs and resources have at most %d printable characters: correct its device plugin or driver", ErrDevice, d.ID, d.Resource, maxDeviceBytes)
 		}
 	}

@@ -112,7 +112,8 @@ func TestDistributeRefuses(t *testing.T) {
 		says  []string
 	}{
 		"X3 more networks than devices": {
-			[]Need{need("r"), need("r"), need("r")}, []pod.Device{dp("r", "a"), dp("r", "b"), dp("r", "b")},
+			[]Need{need("r"), need("r"), need("r")},
+			[]pod.Device{dp("r", "a"), dp("r", "b"), dp("r", "b")},
 			[]string{"default/n", `resource "r"`, "want 3", "gave the pod 2 (a, b)", "request 3"},
 		},
 		"a resource that the pod has nothing of": {
@@ -120,7 +121,8 @@ func TestDistributeRefuses(t *testing.T) {
 		},
 		"no device at all": {[]Need{need("r")}, nil, []string{"gave the pod 0:"}},
 		"a claim that has too few": {
-			[]Need{need("claim/nic"), need("claim/nic")}, []pod.Device{dra("r", "a", "claim", "nic"), dra("r", "b", "claim", "other")},
+			[]Need{need("claim/nic"), need("claim/nic")},
+			[]pod.Device{dra("r", "a", "claim", "nic"), dra("r", "b", "claim", "other")},
 			[]string{`request "nic"`, `claim "claim"`, "want 2", "gave the pod 1 (a)", annotations.ClaimRequestKey},
 		},
 		"annotations that contradict": {

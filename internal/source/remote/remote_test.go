@@ -295,8 +295,8 @@ func TestBothEndTheConversationAtOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		c := &Client{dial: func(context.Context) (io.ReadWriteCloser, error) { return ending{ctx}, nil }}
 		go cancel()
-		if err := c.Ready(ctx); !errors.Is(err, context.Canceled) {
-			t.Fatalf("Ready = %v, want context.Canceled", err)
+		if err := c.Ready(ctx); !errors.Is(err, source.ErrTryAgain) {
+			t.Fatalf("Ready = %v, want ErrTryAgain", err)
 		}
 	}
 }
@@ -558,7 +558,7 @@ func (stdio) Close() error                { return os.Stdin.Close() }
 
 func oneShot(t *testing.T, kubeconfig, dir string) *Client {
 	t.Helper()
-	c := NewOneShot(kubeconfig, "", []string{filepath.Join(dir, "not there"), dir})
+	c := NewOneShot(kubeconfig, "/var/lib/k", []string{filepath.Join(dir, "not there"), dir})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
