@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
@@ -121,6 +123,14 @@ func TestTheDaemonHasNoPrivilege(t *testing.T) {
 	if diff := cmp.Diff(want, c.SecurityContext); diff != "" {
 		t.Errorf("security context (-want +got):\n%s", diff)
 	}
+	i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
+	if i < 0 {
+		t.Fatal("no GOMEMLIMIT")
+	}
+	goLimit, err := resource.ParseQuantity(strings.TrimSuffix(c.Env[i].Value, "B"))
+	if limit := c.Resources.Limits.Memory().Value(); err != nil || goLimit.Value() > limit*9/10 || goLimit.Value() < limit/2 {
+		t.Errorf("GOMEMLIMIT %s, %v, with a limit of %d bytes", c.Env[i].Value, err, limit)
+	}
 	if !c.Resources.Limits.Cpu().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
 		t.Errorf("resources %+v; want requests, and no limit of CPU", c.Resources)
 	}
@@ -183,10 +193,39 @@ func TestTheDaemonMayDoNothingMore(t *testing.T) {
 	}
 }
 
+// TestUninstallKeepsTheNetworks guards users' networks, which go with their CustomResourceDefinition.
+func TestUninstallKeepsTheNetworks(t *testing.T) {
+	t.Parallel()
+	var crd struct{ Metadata struct{ Name string } }
+	if err := yaml.Unmarshal(split(t, "crd/k8s.cni.cncf.io_network-attachment-definitions.yaml")[0], &crd); err != nil {
+		t.Fatal(err)
+	}
+	var k struct{ Patches []struct{ Patch string } }
+	if err := yaml.Unmarshal(split(t, "components/uninstall/kustomization.yaml")[0], &k); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range k.Patches {
+		var patch struct {
+			Do       string `json:"$patch"`
+			Kind     string
+			Metadata struct{ Name string }
+		}
+		if err := yaml.Unmarshal([]byte(p.Patch), &patch); err != nil {
+			t.Fatal(err)
+		}
+		if patch.Do == "delete" && patch.Kind == "CustomResourceDefinition" && patch.Metadata.Name == crd.Metadata.Name && crd.Metadata.Name != "" {
+			return
+		}
+	}
+	t.Error("the component uninstall does not leave out the CustomResourceDefinition: to delete it would delete all networks")
+}
+
 func TestTheAdmissionPoliciesAreAboutTheDaemon(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"base/admission.yaml", "components/dra-status/admission.yaml"} {
-		checkAdmission(t, split(t, file))
+		for pair := range slices.Chunk(split(t, file), 2) {
+			checkAdmission(t, pair)
+		}
 	}
 }
 

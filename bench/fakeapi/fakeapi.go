@@ -307,7 +307,8 @@ func (s *Server) list(r *http.Request, resource string, metadataOnly bool) map[s
 
 // selected reports whether a field selector, if there is one, is about our node.
 func (s *Server) selected(r *http.Request) bool {
-	node, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "spec.nodeName=")
+	selector, _, _ := strings.Cut(r.URL.Query().Get("fieldSelector"), ",") // none of our pods has ended, which the rest is about
+	node, ok := strings.CutPrefix(selector, "spec.nodeName=")
 	return !ok || node == s.node
 }
 

@@ -5,11 +5,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/plexus-cni/plexus/internal/dirwatch"
 )
 
 // TestTheManifestsFlagsAreOurs guards against a flag that is renamed here and not there.
@@ -18,6 +22,7 @@ func TestTheManifestsFlagsAreOurs(t *testing.T) {
 	for file, pattern := range map[string]string{
 		"base/daemonset.yaml":                      `args: \[(.*)\]`,
 		"components/one-shot/kustomization.yaml":   `args: \[(.*)\]`,
+		"components/uninstall/kustomization.yaml":  `args: \[(.*)\]`,
 		"components/metrics/kustomization.yaml":    `value: (--.*)`,
 		"components/dra-status/kustomization.yaml": `value: (--.*)`,
 	} {
@@ -39,6 +44,63 @@ func TestTheManifestsFlagsAreOurs(t *testing.T) {
 		}
 		if err != nil {
 			t.Errorf("%s: plexusd %s: %v", file, strings.Join(args, " "), err)
+		}
+	}
+}
+
+// TestUninstall runs alone: a command sets the process' loggers.
+func TestUninstall(t *testing.T) {
+	conf, bin := t.TempDir(), t.TempDir()
+	kubeconfig := filepath.Join(conf, "plexus.d", "kubeconfig")
+	primary := filepath.Join(conf, "10-a.conf")
+	files := map[string]string{
+		filepath.Join(conf, "00-plexus.conflist"): `{"cniVersion":"1.0.0","name":"plexus","plugins":[{"type":"plexus"}]}`,
+		primary:                                  `{"type":"bridge"}`,
+		kubeconfig:                               "x",
+		filepath.Join(conf, "plexus.d", "token"): "x",
+		filepath.Join(bin, "plexus"):             "x",
+		filepath.Join(bin, "plexusd"):            "x",
+	}
+	for path, text := range files {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := newCommand()
+	cmd.SetArgs([]string{"uninstall", "--stay", "--conf-dir=" + conf, "--bin-dir=" + bin, "--one-shot-kubeconfig=" + kubeconfig})
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.ExecuteContext(ctx) }()
+	w, err := dirwatch.New(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for entries := []os.DirEntry{nil}; len(entries) > 0; {
+		if entries, err = os.ReadDir(bin); err != nil {
+			t.Fatal(err)
+		}
+		if len(entries) > 0 {
+			if err = w.Wait(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("it did not stay: %v", err)
+	case <-time.After(100 * time.Millisecond): // it would have ended by now
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for path := range files {
+		if _, err := os.Stat(path); (err == nil) != (path == primary) {
+			t.Errorf("%s: %v", path, err)
 		}
 	}
 }

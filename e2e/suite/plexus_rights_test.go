@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -71,6 +72,7 @@ func checkRights(t *testing.T) {
 			}
 		})
 	}
+	checkEventRights(t, pod, as)
 	daemon := as(pod.Spec.NodeName).CoreV1()
 	if err := daemon.Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("may delete a pod: %v", err)
@@ -80,5 +82,38 @@ func checkRights(t *testing.T) {
 	}
 	if _, err := daemon.Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("may list nodes: %v", err)
+	}
+}
+
+// checkEventRights shows that a daemon tells events about pods only, and changes only what it told itself.
+func checkEventRights(t *testing.T, pod *corev1.Pod, as func(node string) kubernetes.Interface) {
+	t.Helper()
+	event := func(name, kind, component string) *corev1.Event {
+		return &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Name: name, Namespace: pod.Namespace},
+			InvolvedObject: corev1.ObjectReference{Kind: kind, Namespace: pod.Namespace, Name: pod.Name},
+			Source:         corev1.EventSource{Component: component, Host: pod.Spec.NodeName},
+			Reason:         "Tested", Message: "by a test", Type: corev1.EventTypeNormal,
+		}
+	}
+	denied := func(err error) bool {
+		return err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'plexusd-events'")
+	}
+	events := as(pod.Spec.NodeName).CoreV1().Events(pod.Namespace)
+	if _, err := events.Create(t.Context(), event("its-own", "Pod", "plexusd"), metav1.CreateOptions{}); err != nil {
+		t.Errorf("may not tell an event about a pod: %v", err)
+	}
+	if _, err := events.Create(t.Context(), event("of-another", "Pod", "kubelet"), metav1.CreateOptions{}); !denied(err) {
+		t.Errorf("may tell an event in the name of another, or fails for another reason: %v", err)
+	}
+	if _, err := events.Create(t.Context(), event("of-no-pod", "Service", "plexusd"), metav1.CreateOptions{}); !denied(err) {
+		t.Errorf("may tell an event about a Service, or fails for another reason: %v", err)
+	}
+	again := []byte(`{"count": 2}`)
+	if _, err := as("another").CoreV1().Events(pod.Namespace).Patch(t.Context(), "its-own", types.StrategicMergePatchType, again, metav1.PatchOptions{}); !denied(err) {
+		t.Errorf("may change an event of another node, or fails for another reason: %v", err)
+	}
+	if _, err := events.Patch(t.Context(), "its-own", types.StrategicMergePatchType, again, metav1.PatchOptions{}); err != nil {
+		t.Errorf("may not count its own event: %v", err)
 	}
 }

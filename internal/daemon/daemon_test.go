@@ -340,7 +340,7 @@ func TestASocketThatNobodyFindsIsNotAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer first.Close()
+	t.Cleanup(func() { _ = first.Close() })
 	if err = first.Check(); err != nil {
 		t.Errorf("Check = %v", err)
 	}
@@ -348,7 +348,7 @@ func TestASocketThatNobodyFindsIsNotAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer second.Close()
+	t.Cleanup(func() { _ = second.Close() })
 	if err = first.Check(); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("Check of the one that was replaced = %v", err)
 	}
@@ -372,14 +372,14 @@ func TestConnectionsThatAreHeldOpenKeepNobodyOut(t *testing.T) {
 	defer cancel()
 	running.Go(func() {
 		alive := func(context.Context) error { return nil }
-		if err := daemon.ServeHTTP(ctx, l, daemon.NewMetrics().Handler(alive, alive)); err != nil {
-			t.Error(err)
+		if serveErr := daemon.ServeHTTP(ctx, l, daemon.NewMetrics().Handler(alive, alive)); serveErr != nil {
+			t.Error(serveErr)
 		}
 	})
 	var held []net.Conn
 	for range 500 {
-		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
+		var conn net.Conn
+		if conn, err = (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String()); err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()

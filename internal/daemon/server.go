@@ -88,9 +88,9 @@ func Listen(ctx context.Context, dir string) (*Socket, error) {
 	}
 	// The file stays when the daemon stops: a new daemon may have put its own there.
 	listener.SetUnlinkOnClose(false)
-	err = os.Chmod(aside, 0o600)
+	modeErr := os.Chmod(aside, 0o600)
 	made, statErr := os.Lstat(aside) // the name may be somebody else's once it is renamed
-	if err := errors.Join(err, statErr, os.Rename(aside, path)); err != nil {
+	if err = errors.Join(modeErr, statErr, os.Rename(aside, path)); err != nil {
 		_ = listener.Close() // what went wrong before is told
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}

@@ -6,6 +6,7 @@
 package install
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,8 +24,12 @@ const ConfName = "00-plexus.conflist"
 // network is the generated configuration's network name.
 const network = "plexus"
 
-// ErrNoPrimary says that the cluster's own network configuration is not there (yet).
-var ErrNoPrimary = errors.New("no primary network configuration")
+var (
+	// ErrNoPrimary says that the cluster's own network configuration is not there (yet).
+	ErrNoPrimary = errors.New("no primary network configuration")
+	// ErrNotFirst says that the runtime takes another configuration than the generated one, because of its name.
+	ErrNotFirst = errors.New("pods do not come to Plexus")
+)
 
 // metaPlugins are types that themselves call another configuration of the folder: none of them is a primary.
 func metaPlugins() []string { return []string{config.PluginType, "multus", "multus-shim"} }
@@ -42,53 +47,141 @@ type Conf struct {
 	Extra map[string]json.RawMessage
 }
 
+// Keys of the plugin's configuration that say where its default network is.
+const (
+	keyClusterNetwork = "clusterNetwork"
+	keyDelegates      = "delegates"
+)
+
 // primary is the cluster's own network configuration.
 type primary struct {
-	path string
+	path string // "" if it is inline
 	list *nad.List
 }
 
-// findPrimary reads the folder; the warnings say which files were passed over.
+// defaults are the plugin's: what it would refuse can be nobody's primary.
+func defaults() nad.Defaults { return nad.Defaults{CNIVersion: "0.3.1"} }
+
+// findPrimary reads the folder, unless the primary is named; the warnings say which files were passed over.
 func (c Conf) findPrimary() (*primary, []string, error) {
-	if c.Primary != "" {
-		p, err := c.load(c.Primary)
+	if c.isInline() {
+		p, err := c.inline()
 		return p, nil, err
 	}
-	entries, err := os.ReadDir(c.Dir)
+	if path := c.named(); path != "" {
+		p, err := load(path)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrNoPrimary, err)
+		}
+		return p, nil, err
+	}
+	names, err := c.configurations()
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrNoPrimary, err)
 	}
 	var warnings []string
-	for _, e := range entries { // sorted by name
-		if e.IsDir() || e.Name() == ConfName || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
-			continue
-		}
-		p, err := c.load(e.Name())
+	for _, name := range names {
+		p, err := load(filepath.Join(c.Dir, name))
 		if err == nil {
 			return p, warnings, nil
 		}
 		warnings = append(warnings, err.Error())
 	}
-	return nil, warnings, fmt.Errorf("%w: no usable one in %s: install the cluster's network plugin", ErrNoPrimary, c.Dir)
+	if len(warnings) > 0 {
+		return nil, warnings, fmt.Errorf("%w: none of %d in %s is usable: %s", ErrNoPrimary, len(warnings), c.Dir, warnings[0])
+	}
+	return nil, nil, fmt.Errorf("%w: there is none in %s: install the cluster's network plugin", ErrNoPrimary, c.Dir)
 }
 
-func (c Conf) load(name string) (*primary, error) {
-	path := filepath.Join(c.Dir, name)
-	list, _, err := nad.LoadPath(path, config.PluginType, nad.Defaults{Name: network, CNIVersion: "0.3.1"})
+// named is the path of the primary if it is known; "" for the lexically first.
+func (c Conf) named() string {
+	var path string
+	// A name instead of a path leaves it to the first file what runtimes are told; what is neither is refused by check.
+	if err := json.Unmarshal(c.Extra[keyClusterNetwork], &path); err == nil && filepath.IsAbs(path) {
+		// It may be on the host and not here.
+		if _, err := os.Stat(path); err == nil || filepath.Dir(path) == filepath.Clean(c.Dir) {
+			return path
+		}
+	}
+	if c.Primary != "" {
+		return filepath.Join(c.Dir, c.Primary)
+	}
+	return ""
+}
+
+// configurations are the names of the files in the folder that runtimes read, without ours, in the order in which they do.
+func (c Conf) configurations() ([]string, error) {
+	entries, err := os.ReadDir(c.Dir) // sorted by name
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrNoPrimary, path, err)
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() && e.Name() != ConfName && slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// isInline reports whether the default network stands in the plugin's configuration itself.
+func (c Conf) isInline() bool {
+	_, delegates := c.Extra[keyDelegates]
+	_, wins := c.Extra[keyClusterNetwork]
+	return delegates && !wins
+}
+
+func (c Conf) inline() (*primary, error) {
+	var delegates []json.RawMessage
+	if err := json.Unmarshal(c.Extra[keyDelegates], &delegates); err != nil || len(delegates) == 0 {
+		return nil, fmt.Errorf("%s is no list of network configurations: put the default network's into it, or leave it out", keyDelegates)
+	}
+	d := defaults()
+	d.Name = network
+	list, err := nad.Normalize(delegates[0], d)
+	if err != nil {
+		return nil, fmt.Errorf("%s[0]: %w", keyDelegates, err)
+	}
+	return &primary{list: list}, nil
+}
+
+func load(path string) (*primary, error) {
+	list, _, err := nad.LoadPath(path, config.PluginType, defaults())
+	if err != nil {
+		return nil, err
 	}
 	for _, t := range metaPlugins() {
 		if slices.Contains(list.Types(), t) {
-			return nil, fmt.Errorf("%w: %s is of the meta-plugin %q, not of a network: take that plugin off the node", ErrNoPrimary, path, t)
+			return nil, fmt.Errorf("file %s is of the meta-plugin %q, not of a network: take that plugin off the node", path, t)
 		}
 	}
 	return &primary{path: path, list: list}, nil
 }
 
+// checkFirst refuses usable configurations that runtimes read before ours, but for another one of Plexus.
+func (c Conf) checkFirst() error {
+	names, err := c.configurations()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotFirst, err)
+	}
+	for _, name := range names {
+		if name > ConfName {
+			break
+		}
+		path := filepath.Join(c.Dir, name)
+		if list, _, err := nad.LoadPath(path, config.PluginType, defaults()); err == nil {
+			return fmt.Errorf("%w: the runtime takes %s (network %q), which sorts before %s: rename it so that it comes later, or remove it", ErrNotFirst, path, list.Name(), ConfName)
+		}
+	}
+	return nil
+}
+
 // generate writes the configuration for a primary.
 func (c Conf) generate(p *primary) ([]byte, error) {
-	plugin := map[string]any{"type": config.PluginType, "clusterNetwork": p.path}
+	plugin := map[string]any{"type": config.PluginType}
+	if p.path != "" {
+		plugin[keyClusterNetwork] = p.path
+	}
 	if caps := p.list.Capabilities(); len(caps) > 0 {
 		plugin["capabilities"] = caps
 	}
@@ -124,31 +217,52 @@ func check(plugin map[string]any) error {
 	return nil
 }
 
-// Write generates the configuration and writes it if it is another than before: whole, or not at all. It returns the primary's path,
-// whether it wrote, and the warnings about other files. Whatever fails, the file that was there stays. The error is an ErrNoPrimary
-// while there is nothing to call.
-func (c Conf) Write() (string, bool, []string, error) {
-	p, warnings, err := c.findPrimary()
-	if err != nil {
-		return "", false, warnings, err
-	}
-	data, err := c.generate(p)
-	if err != nil {
-		return p.path, false, warnings, err
-	}
-	wrote, err := writeFile(filepath.Join(c.Dir, ConfName), data)
-	return p.path, wrote, warnings, err
+// Outcome is what came of a Write.
+type Outcome struct {
+	// Primary says where the cluster's own network configuration is.
+	Primary string
+	// Wrote is set if the generated configuration was another one before.
+	Wrote bool
+	// Warnings are about other files.
+	Warnings []string
+
+	data []byte
+	// folders are those whose files are part of it: the primary's own, and that of plugins chained to it (CNI 1.1.0 §1).
+	folders []string
 }
 
-// ParseExtra reads further keys of the plugin's configuration: a JSON object.
+// Write generates the configuration and writes it if it is another than before: whole, or not at all. Whatever fails, the file that was
+// there stays. The error is an ErrNoPrimary while there is nothing to call, and an ErrNotFirst if it was written in vain.
+func (c Conf) Write() (Outcome, error) {
+	p, warnings, err := c.findPrimary()
+	if err != nil {
+		return Outcome{Warnings: warnings}, err
+	}
+	o := Outcome{Primary: cmp.Or(p.path, "the key "+keyDelegates), Warnings: warnings}
+	if p.path != "" {
+		dir := filepath.Dir(p.path)
+		o.folders = []string{dir, filepath.Join(dir, p.list.Name())}
+	}
+	if o.data, err = c.generate(p); err != nil {
+		return o, err
+	}
+	if o.Wrote, err = writeFile(filepath.Join(c.Dir, ConfName), o.data); err != nil {
+		return o, err
+	}
+	return o, c.checkFirst()
+}
+
+// ParseExtra reads further keys of the plugin's configuration: a JSON object. A cniVersion, which the configuration of other daemons has,
+// is left out: the primary's counts.
 func ParseExtra(data []byte) (map[string]json.RawMessage, error) {
 	var extra map[string]json.RawMessage
 	if err := json.Unmarshal(data, &extra); err != nil {
 		return nil, fmt.Errorf("keys for the plugin's configuration: %w: write one JSON object", err)
 	}
-	for _, key := range []string{"type", "name", "cniVersion", "prevResult", "runtimeConfig"} {
+	delete(extra, "cniVersion")
+	for _, key := range []string{"type", "name", "prevResult", "runtimeConfig"} {
 		if _, ok := extra[key]; ok {
-			return nil, fmt.Errorf("keys for the plugin's configuration: %q can not be set", key)
+			return nil, fmt.Errorf("keys for the plugin's configuration: %q can not be set: leave it out", key)
 		}
 	}
 	return extra, nil

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // writeFile puts data into path, for root alone, unless it is there already, and says whether it did. A reader sees the old file or
@@ -29,7 +30,11 @@ func replace(path string, r io.ReadSeeker, mode fs.FileMode) (bool, error) {
 	if _, err = r.Seek(0, io.SeekStart); err != nil {
 		return false, fmt.Errorf("install %s: %w", path, err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	if err = removeTemporary(path); err != nil {
+		return false, fmt.Errorf("install %s: %w", path, err)
+	}
+	before, after := temporary(path)
+	tmp, err := os.CreateTemp(filepath.Dir(path), before+"*"+after)
 	if err != nil {
 		return false, fmt.Errorf("install %s: %w", path, err)
 	}
@@ -42,6 +47,26 @@ func replace(path string, r io.ReadSeeker, mode fs.FileMode) (bool, error) {
 		return false, errors.Join(fmt.Errorf("install %s: %w", path, err), os.Remove(tmp.Name()))
 	}
 	return true, syncDir(filepath.Dir(path))
+}
+
+// temporary is what the names of temporary files for path begin and end with.
+func temporary(path string) (string, string) { return "." + filepath.Base(path) + ".", ".tmp" }
+
+// removeTemporary removes what one who was killed on the way left: at each crash it could be another program of some megabytes.
+func removeTemporary(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	before, after := temporary(path)
+	for _, e := range entries {
+		if name := e.Name(); strings.HasPrefix(name, before) && strings.HasSuffix(name, after) {
+			if err := os.Remove(filepath.Join(filepath.Dir(path), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // syncDir makes a rename survive a power cut.

@@ -51,10 +51,21 @@ func TestGenerated(t *testing.T) {
 		"T6 of no meta-plugin's": {
 			files: map[string]string{
 				ConfName:         `{"cniVersion":"1.0.0","name":"plexus","plugins":[{"type":"plexus","clusterNetwork":"/x"}]}`,
-				"00-multus.conf": `{"cniVersion":"1.0.0","name":"m","type":"multus-shim","clusterNetwork":"/x"}`,
-				"01-old.conf":    `{"cniVersion":"1.0.0","name":"m","type":"plexus","clusterNetwork":"/x"}`, "02-broken.conf": `{`, "10-flannel.conflist": flannel,
+				"01-multus.conf": `{"cniVersion":"1.0.0","name":"m","type":"multus-shim","clusterNetwork":"/x"}`,
+				"00-old.conf":    `{"cniVersion":"1.0.0","name":"m","type":"plexus","clusterNetwork":"/x"}`, "02-broken.conf": `{`, "10-flannel.conflist": flannel,
 			},
 			conf: Conf{SocketDir: "/run/plexus"},
+		},
+		"of the one that the keys name": {
+			files: map[string]string{"10-a.conf": `{"cniVersion":"0.3.1","name":"a","type":"x"}`, "20-flannel.conflist": flannel},
+			conf: Conf{SocketDir: "/run/plexus", Extra: map[string]json.RawMessage{
+				"clusterNetwork": json.RawMessage(`"DIR/20-flannel.conflist"`),
+			}},
+		},
+		"of the one that stands in the keys": {
+			conf: Conf{SocketDir: "/run/plexus", Extra: map[string]json.RawMessage{
+				"delegates": json.RawMessage(`[{"cniVersion":"1.1.0","type":"bridge","capabilities":{"mac":true}}]`),
+			}},
 		},
 		"with further keys": {
 			files: map[string]string{"10-flannel.conflist": flannel},
@@ -68,8 +79,11 @@ func TestGenerated(t *testing.T) {
 			t.Parallel()
 			dir := folder(t, tc.files)
 			tc.conf.Dir = dir
-			if _, wrote, _, err := tc.conf.Write(); err != nil || !wrote {
-				t.Fatalf("Write = %v, %v", wrote, err)
+			for key, value := range tc.conf.Extra {
+				tc.conf.Extra[key] = json.RawMessage(strings.ReplaceAll(string(value), "DIR", dir))
+			}
+			if o, err := tc.conf.Write(); err != nil || !o.Wrote {
+				t.Fatalf("Write = %+v, %v", o, err)
 			}
 			got := strings.ReplaceAll(read(t, filepath.Join(dir, ConfName)), dir, "/etc/cni/net.d")
 			golden := filepath.Join("testdata", strings.ReplaceAll(strings.SplitAfter(t.Name(), "/")[1], ",", "")+".golden")
@@ -81,8 +95,8 @@ func TestGenerated(t *testing.T) {
 			if diff := cmp.Diff(read(t, golden), got); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", ConfName, diff)
 			}
-			if _, wrote, _, err := tc.conf.Write(); err != nil || wrote {
-				t.Errorf("a second Write = %v, %v; want nothing written", wrote, err)
+			if o, err := tc.conf.Write(); err != nil || o.Wrote {
+				t.Errorf("a second Write = %+v, %v; want nothing written", o, err)
 			}
 			if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
 				t.Errorf("left behind: %v, %v", left, err)
@@ -99,11 +113,17 @@ func TestWhatWasThereStays(t *testing.T) {
 		kind  error
 		says  string
 	}{
-		"no primary":               {kind: ErrNoPrimary, says: "install the cluster's network plugin"},
-		"only meta-plugins":        {files: map[string]string{"00-multus.conf": `{"type":"multus"}`}, kind: ErrNoPrimary},
-		"a primary half written":   {files: map[string]string{"10-a.conflist": flannel[:50]}, kind: ErrNoPrimary},
-		"a named one that is not":  {files: map[string]string{"10-a.conflist": flannel}, conf: Conf{Primary: "b"}, kind: ErrNoPrimary, says: "b"},
-		"keys that are not usable": {files: map[string]string{"10-a.conflist": flannel}, conf: Conf{Extra: map[string]json.RawMessage{"logLevel": json.RawMessage(`"loud"`)}}, says: "logLevel"},
+		"no primary":             {kind: ErrNoPrimary, says: "install the cluster's network plugin"},
+		"only meta-plugins":      {files: map[string]string{"00-multus.conf": `{"name":"m","type":"multus"}`}, kind: ErrNoPrimary, says: "take that plugin off the node"},
+		"a primary half written": {files: map[string]string{"10-a.conflist": flannel[:50]}, kind: ErrNoPrimary},
+		"a primary without a name, which the plugin would refuse": {files: map[string]string{"10-a.conf": `{"type":"x"}`}, kind: ErrNoPrimary, says: `add "name"`},
+		"keys that name a meta-plugin": {
+			files: map[string]string{"10-a.conflist": flannel, "20-m.conf": `{"name":"m","type":"multus"}`},
+			conf:  Conf{Extra: map[string]json.RawMessage{"clusterNetwork": json.RawMessage(`"DIR/20-m.conf"`)}}, kind: ErrNoPrimary, says: "meta-plugin",
+		},
+		"a default network in the keys that is none": {conf: Conf{Extra: map[string]json.RawMessage{"delegates": json.RawMessage(`[]`)}}, says: "put the default network's into it"},
+		"a named one that is not":                    {files: map[string]string{"10-a.conflist": flannel}, conf: Conf{Primary: "b"}, kind: ErrNoPrimary, says: "b"},
+		"keys that are not usable":                   {files: map[string]string{"10-a.conflist": flannel}, conf: Conf{Extra: map[string]json.RawMessage{"logLevel": json.RawMessage(`"loud"`)}}, says: "logLevel"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -112,9 +132,12 @@ func TestWhatWasThereStays(t *testing.T) {
 			const before = `{"name":"plexus","plugins":[{"type":"plexus","clusterNetwork":"/x"}]}`
 			write(t, filepath.Join(dir, ConfName), before)
 			tc.conf.Dir, tc.conf.SocketDir = dir, "/run/plexus"
-			_, wrote, _, err := tc.conf.Write()
-			if err == nil || wrote || (tc.kind != nil && !errors.Is(err, tc.kind)) || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("Write = %v, %v; want an error of kind %v saying %q", wrote, err, tc.kind, tc.says)
+			for key, value := range tc.conf.Extra {
+				tc.conf.Extra[key] = json.RawMessage(strings.ReplaceAll(string(value), "DIR", dir))
+			}
+			o, err := tc.conf.Write()
+			if err == nil || o.Wrote || (tc.kind != nil && !errors.Is(err, tc.kind)) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("Write = %+v, %v; want an error of kind %v saying %q", o, err, tc.kind, tc.says)
 			}
 			if got := read(t, filepath.Join(dir, ConfName)); got != before {
 				t.Errorf("%s is now %s", ConfName, got)
@@ -149,6 +172,148 @@ func TestT4KeepFollowsThePrimary(t *testing.T) {
 	}
 }
 
+func TestAnotherOneThatSortsBeforeOurs(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		file, text string
+		err        error
+	}{
+		"is what the runtime takes":   {"00-danm.conf", `{"name":"d","type":"danm"}`, ErrNotFirst},
+		"may be a meta-plugin's":      {"00-multus.conf", `{"name":"m","type":"multus-shim"}`, ErrNotFirst},
+		"may be the primary":          {"00-a.conf", `{"name":"a","type":"x"}`, ErrNotFirst},
+		"may be Plexus too":           {"00-multus.conf", `{"name":"m","type":"plexus","delegates":[{"type":"x"}]}`, nil},
+		"may be nothing for runtimes": {"00-README", `read me`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t, map[string]string{"10-flannel.conflist": flannel, tc.file: tc.text})
+			o, err := Conf{Dir: dir, SocketDir: "/run/plexus"}.Write()
+			if !o.Wrote || !errors.Is(err, tc.err) || (tc.err != nil && !strings.Contains(err.Error(), tc.file)) {
+				t.Errorf("Write = %+v, %v; want it written and %v", o, err, tc.err)
+			}
+		})
+	}
+}
+
+func TestKeepFollowsWhatIsChainedToThePrimary(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{"10-flannel.conflist": flannel})
+	node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}, Log: slog.New(slog.DiscardHandler)}
+	keep(t, node)
+	conf, chain := filepath.Join(dir, ConfName), filepath.Join(dir, "cbr0")
+	awaitFile(t, conf, "portMappings")
+	if err := os.Mkdir(chain, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(chain, "10-tuning.conf"), `{"type":"tuning","capabilities":{"mac":true}}`)
+	awaitFile(t, conf, `"mac": true`)
+	write(t, filepath.Join(chain, "10-tuning.conf"), `{"type":"tuning","capabilities":{"bandwidth":true}}`)
+	awaitFile(t, conf, `"bandwidth": true`)
+}
+
+func TestKeepSaysWhoTakesItsFileAway(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{"10-flannel.conflist": flannel})
+	said := &logs{}
+	node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}, Log: slog.New(slog.NewTextHandler(said, nil))}
+	stop := keep(t, node)
+	conf := filepath.Join(dir, ConfName)
+	awaitFile(t, conf, "plexus")
+	if err := os.Rename(conf, conf+".cilium_bak"); err != nil {
+		t.Fatal(err)
+	}
+	awaitFile(t, conf, "plexus")
+	stop()
+	if err := node.Ready(); err != nil {
+		t.Errorf("Ready = %v", err)
+	}
+	if !strings.Contains(said.String(), "cni.exclusive=false") {
+		t.Errorf("log: %s", said)
+	}
+}
+
+func TestAContestIsGivenRest(t *testing.T) {
+	t.Parallel()
+	var c contest
+	now := time.Now()
+	for i, want := range []time.Duration{200, 400, 800, 1600, 3200, 5000, 5000} {
+		now = now.Add(lastRest)
+		if got := c.rest(now, true); got != want*time.Millisecond {
+			t.Errorf("rest %d = %v, want %v ms", i, got, int64(want))
+		}
+	}
+	if got := c.rest(now.Add(2*contestPast), true); got != firstRest {
+		t.Errorf("rest = %v after a long peace, want %v", got, firstRest)
+	}
+	if got := c.rest(now, false); got != 0 {
+		t.Errorf("rest = %v for what is new, want none", got)
+	}
+}
+
+func TestKeepActsOnAFolderThatIsNeverLeftAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}, Log: slog.New(slog.DiscardHandler)}
+	keep(t, node)
+	ctx, cancel := context.WithCancel(t.Context())
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer cancel()
+	busy.Go(func() {
+		tick := time.NewTicker(settle / 5)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			<-tick.C
+			if err := os.WriteFile(filepath.Join(dir, "log"), nil, 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	write(t, filepath.Join(dir, "10-flannel.conflist"), flannel)
+	awaitFile(t, filepath.Join(dir, ConfName), "plexus")
+}
+
+func TestReadyTellsWhyPodsDoNotCome(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	said := &logs{}
+	node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}, Log: slog.New(slog.NewTextHandler(said, nil))}
+	if node.Ready() == nil {
+		t.Error("ready before anything was tried")
+	}
+	for range 2 {
+		if turn := node.writeConf(); turn.failed {
+			t.Error("to try again without a change makes no primary")
+		}
+	}
+	if err := node.Ready(); !errors.Is(err, ErrNoPrimary) {
+		t.Errorf("Ready = %v, want ErrNoPrimary", err)
+	}
+	if n := strings.Count(said.String(), "waiting for the primary"); n != 1 {
+		t.Errorf("said %d times, want once:\n%s", n, said)
+	}
+	write(t, filepath.Join(dir, "10-flannel.conflist"), flannel)
+	node.Conf.Extra = map[string]json.RawMessage{"logLevel": json.RawMessage(`"loud"`)}
+	if turn := node.writeConf(); !turn.failed || node.Ready() == nil {
+		t.Errorf("turn %+v, Ready = %v; want another try, and the reason", turn, node.Ready())
+	}
+	node.Conf.Extra = nil
+	if node.writeConf(); node.Ready() != nil {
+		t.Errorf("Ready = %v", node.Ready())
+	}
+}
+
+func TestWhatACrashLeftIsRemoved(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{".plexus.123.tmp": "half", ".plexus": "x", ".plexusctl.1.tmp": "x", "other.tmp": "x"})
+	if _, err := replace(filepath.Join(dir, "plexus"), strings.NewReader("whole"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{".plexus", ".plexusctl.1.tmp", "other.tmp", "plexus"}, names(t, dir)); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
 func TestT14RotatedToken(t *testing.T) {
 	t.Parallel()
 	account := folder(t, map[string]string{"token": "one", "ca.crt": "CA"})
@@ -164,6 +329,10 @@ func TestT14RotatedToken(t *testing.T) {
 	awaitFile(t, out, token)
 	write(t, filepath.Join(account, "token"), "two")
 	awaitFile(t, token, "two")
+	if err := os.Remove(token); err != nil {
+		t.Fatal(err)
+	}
+	awaitFile(t, token, "two") // who takes it away
 	info, err := os.Stat(token)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("token: %v, %v; want mode 0600", info.Mode(), err)
@@ -215,7 +384,7 @@ func TestUninstall(t *testing.T) {
 		t.Parallel()
 		dir, bin := folder(t, map[string]string{"10-flannel.conflist": flannel}), folder(t, map[string]string{"plexus": "x", "bridge": "x"})
 		node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}}
-		if _, _, _, err := node.Conf.Write(); err != nil {
+		if _, err := node.Conf.Write(); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
@@ -269,17 +438,18 @@ func TestParseExtra(t *testing.T) {
 			t.Errorf("ParseExtra(%s) = %v", in, err)
 		}
 	}
+	// As the other meta-plugin's daemon has it.
+	extra, err := ParseExtra([]byte(`{"chrootDir": "/hostroot", "cniVersion": "0.3.1", "logLevel": "verbose", "multusConfigFile": "auto", "socketDir": "/host/run/multus/"}`))
+	if _, has := extra["cniVersion"]; err != nil || has || len(extra) != 4 {
+		t.Errorf("ParseExtra = %s, %v; want all keys but cniVersion", extra, err)
+	}
 }
 
 func keep(t *testing.T, n *Node) func() {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() {
-		if err := n.Keep(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	running.Go(func() { n.Keep(ctx) })
 	stop := func() {
 		cancel()
 		running.Wait()
@@ -316,6 +486,24 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// logs is a log to look into.
+type logs struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func names(t *testing.T, dir string) []string {

@@ -4,6 +4,7 @@
 package install
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,8 +22,19 @@ import (
 	"github.com/plexus-cni/plexus/nad"
 )
 
-// settle is how long a folder has to be left alone before it is looked at again: who writes a file often writes another.
-const settle = 100 * time.Millisecond
+const (
+	// settle is how long a folder has to be left alone before it is looked at again: who writes a file often writes another. One that
+	// is never left alone is looked at after settleMost.
+	settle     = 100 * time.Millisecond
+	settleMost = 2 * time.Second
+	// retryPause is how long it is waited, after what failed, for a change that mends it.
+	retryPause = 10 * time.Second
+	// The rest that is given to a folder where another program takes our file away doubles from the first to the last: it is not left
+	// without, and the two do not keep the disk busy. It is forgotten after contestPast.
+	firstRest   = 200 * time.Millisecond
+	lastRest    = 5 * time.Second
+	contestPast = time.Minute
+)
 
 // Node is what is installed on a node.
 type Node struct {
@@ -29,84 +42,194 @@ type Node struct {
 	// Kubeconfig is written when it has a Path.
 	Kubeconfig Kubeconfig
 	Log        *slog.Logger
+
+	// What Keep remembers of the configuration.
+	written []byte
+	told    string
+	contest contest
+
+	mu    sync.Mutex
+	state error
+	tried bool
+}
+
+// Ready is the error, if any, because of which pods do not come to Plexus on this node, or not as they should.
+func (n *Node) Ready() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.tried {
+		return errors.New("the network configuration has not been written yet")
+	}
+	return n.state
 }
 
 // Keep writes the configuration, and again whenever the primary's changes, until ctx ends; the same for the kubeconfig and the service
-// account. What is installed stays when Keep ends. The error says that there is nothing to wait for.
-func (n *Node) Keep(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	keep := map[string]func(){n.Conf.Dir: n.writeConf}
-	if n.Kubeconfig.Path != "" {
-		keep[n.Kubeconfig.AccountDir] = n.writeKubeconfig
-	}
+// account. What is installed stays when Keep ends. What fails is logged, and tried again.
+func (n *Node) Keep(ctx context.Context) {
 	var all sync.WaitGroup
-	for dir, write := range keep {
+	all.Go(func() { n.follow(ctx, []string{n.Conf.Dir}, n.writeConf) })
+	if n.Kubeconfig.Path != "" {
 		all.Go(func() {
-			if err := onChange(ctx, dir, write); err != nil {
-				cancel(err)
-			}
+			n.follow(ctx, []string{n.Kubeconfig.AccountDir, filepath.Dir(n.Kubeconfig.Path)}, n.writeKubeconfig)
 		})
 	}
 	all.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
 }
 
-// onChange calls act now, and after each change of dir.
-func onChange(ctx context.Context, dir string, act func()) error {
-	w, err := dirwatch.New(dir)
+// turn is what an act leaves.
+type turn struct {
+	// also are folders to watch, beside those that always are.
+	also []string
+	// rest is how long to wait before the next act in any case.
+	rest time.Duration
+	// failed asks for another act soon, also without a change.
+	failed bool
+}
+
+// follow acts now, and after each change of the folders, until ctx ends.
+func (n *Node) follow(ctx context.Context, dirs []string, act func() turn) {
+	var also []string
+	for ctx.Err() == nil {
+		w, err := dirwatch.New(slices.Concat(dirs, also)...)
+		if err != nil {
+			n.Log.Error("changes are noticed late", "every", retryPause, "error", err)
+			also = act().also
+			pause(ctx, retryPause)
+			continue
+		}
+		also = n.watch(ctx, w, also, act)
+		w.Close()
+	}
+}
+
+// watch acts after each change until other folders are to be watched, which it returns, or the watch breaks.
+func (n *Node) watch(ctx context.Context, w *dirwatch.Watch, also []string, act func() turn) []string {
+	for {
+		t := act()
+		if !slices.Equal(t.also, also) {
+			return t.also
+		}
+		pause(ctx, t.rest)
+		if err := wait(ctx, w, t.failed); err != nil {
+			if ctx.Err() == nil {
+				n.Log.Error("changes are noticed late", "every", retryPause, "error", err)
+				pause(ctx, retryPause)
+			}
+			return also
+		}
+	}
+}
+
+// wait returns when something has changed and nothing more does, or when it is time to try again.
+func wait(ctx context.Context, w *dirwatch.Watch, failed bool) error {
+	next, cancel := ctx, func() {}
+	if failed {
+		next, cancel = context.WithTimeout(ctx, retryPause)
+	}
+	err := w.Wait(next)
+	timeUp := next.Err() != nil && ctx.Err() == nil
+	cancel()
+	if timeUp {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	for {
-		act()
-		if err := w.Wait(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the end that was asked for
-			}
+	most, cancel := context.WithTimeout(ctx, settleMost)
+	defer cancel()
+	for most.Err() == nil {
+		quiet, cancel := context.WithTimeout(most, settle)
+		err := w.Wait(quiet)
+		over := quiet.Err() != nil
+		cancel()
+		if over {
+			break
+		}
+		if err != nil {
 			return err
 		}
-		if !untilQuiet(ctx, w) {
-			return nil
+	}
+	return ctx.Err()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (n *Node) writeConf() turn {
+	o, err := n.Conf.Write()
+	n.mu.Lock()
+	n.state, n.tried = err, true
+	n.mu.Unlock()
+	n.tell(o, err)
+	t := turn{also: o.folders, failed: err != nil && !errors.Is(err, ErrNoPrimary) && !errors.Is(err, ErrNotFirst)}
+	if o.Wrote {
+		t.rest = n.contest.rest(time.Now(), bytes.Equal(o.data, n.written))
+		n.written = o.data
+		if t.rest > 0 {
+			n.Log.Warn("another program took Plexus' configuration away; it is there again", "path", filepath.Join(n.Conf.Dir, ConfName),
+				"mend", "let that program leave the files of others alone (Cilium: cni.exclusive=false), or take it off the node", "nextLookIn", t.rest)
 		}
 	}
+	return t
 }
 
-// untilQuiet waits until nothing has changed for a moment, and reports whether ctx goes on.
-func untilQuiet(ctx context.Context, w *dirwatch.Watch) bool {
-	for {
-		quiet, cancel := context.WithTimeout(ctx, settle)
-		err := w.Wait(quiet)
-		cancel()
-		if err != nil {
-			return ctx.Err() == nil
+// tell logs what is new about the configuration.
+func (n *Node) tell(o Outcome, err error) {
+	text := strings.Join(o.Warnings, "\n")
+	if err != nil {
+		text += "\n" + err.Error()
+	}
+	if isNew := text != n.told; isNew {
+		n.told = text
+		for _, w := range o.Warnings {
+			n.Log.Warn("network configuration passed over", "reason", w)
+		}
+		switch {
+		case errors.Is(err, ErrNoPrimary):
+			n.Log.Warn("waiting for the primary network's configuration", "error", err)
+		case errors.Is(err, ErrNotFirst):
+			n.Log.Error("network configuration without effect", "error", err)
+		case err != nil:
+			n.Log.Error("network configuration not written; what was there stays", "error", err)
 		}
 	}
-}
-
-func (n *Node) writeConf() {
-	primary, wrote, warnings, err := n.Conf.Write()
-	for _, w := range warnings {
-		n.Log.Warn("network configuration passed over", "reason", w)
-	}
-	switch {
-	case errors.Is(err, ErrNoPrimary):
-		n.Log.Warn("waiting for the primary network's configuration", "error", err)
-	case err != nil:
-		n.Log.Error("network configuration not written; what was there stays", "error", err)
-	case wrote:
-		n.Log.Info("network configuration written", "path", filepath.Join(n.Conf.Dir, ConfName), "primary", primary)
+	if o.Wrote {
+		n.Log.Info("network configuration written", "path", filepath.Join(n.Conf.Dir, ConfName), "primary", o.Primary)
 	}
 }
 
-func (n *Node) writeKubeconfig() {
-	if err := n.Kubeconfig.Write(); err != nil {
+// contest is the memory of a quarrel with another program about our file.
+type contest struct {
+	last  time.Time
+	count int
+}
+
+// rest is how long to let things be after our file was written, again if nothing but its being there has changed.
+func (c *contest) rest(now time.Time, again bool) time.Duration {
+	if !again {
+		*c = contest{}
+		return 0
+	}
+	if now.Sub(c.last) > contestPast {
+		c.count = 0
+	}
+	c.last = now
+	c.count++
+	return min(firstRest<<min(c.count-1, 10), lastRest)
+}
+
+func (n *Node) writeKubeconfig() turn {
+	err := n.Kubeconfig.Write()
+	if err != nil {
 		n.Log.Error("kubeconfig not written; what was there stays", "error", err)
 	}
+	return turn{failed: err != nil}
 }
 
 // Uninstall takes the configuration off the node, so that the runtime calls the primary again, and then what it needed. What

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,7 +44,7 @@ func (e Event) kind() string {
 
 func (e Event) text() string {
 	if len(e.Text) > maxEventBytes {
-		return e.Text[:maxEventBytes-len("…")] + "…"
+		return strings.ToValidUTF8(e.Text[:maxEventBytes-len("…")], "") + "…" // a character may have been cut
 	}
 	return e.Text
 }

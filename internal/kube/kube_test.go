@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/rest"
@@ -323,7 +324,7 @@ func TestPatchAnnotationsGivesUp(t *testing.T) {
 
 func TestEvents(t *testing.T) {
 	t.Parallel()
-	missing := kube.Event{Warning: true, Reason: "NoNetworkFound", Text: strings.Repeat("x", 2000)}
+	missing := kube.Event{Warning: true, Reason: "NoNetworkFound", Text: "xx" + strings.Repeat("é", 1000)}
 	check := func(t *testing.T, r request) {
 		t.Helper()
 		var e struct {
@@ -334,7 +335,7 @@ func TestEvents(t *testing.T) {
 		if err := json.Unmarshal([]byte(r.body), &e); err != nil {
 			t.Fatal(err)
 		}
-		if e.Reason != missing.Reason || e.Type != "Warning" || len(e.Message) > 1024 || e.InvolvedObject.UID != "u1" || e.InvolvedObject.Kind != "Pod" || e.Source.Host != "n1" {
+		if e.Reason != missing.Reason || e.Type != "Warning" || len(e.Message) > 1024 || strings.ContainsRune(e.Message, utf8.RuneError) || e.InvolvedObject.UID != "u1" || e.InvolvedObject.Kind != "Pod" || e.Source.Host != "n1" {
 			t.Errorf("event %+v", e)
 		}
 		if r.path != "/api/v1/namespaces/default/events" {
