@@ -110,10 +110,9 @@ func (w *world) play(ctx context.Context, s *schedule) error {
 		sandboxes = append(sandboxes, b)
 		alive.set(b.id, true)
 	}
-	stopDaemon := func() {}
 	if s.source == fromDaemon {
-		var err error
-		if stopDaemon, err = w.keepDaemon(ctx, s); err != nil {
+		stopDaemon, err := w.keepDaemon(ctx, s)
+		if err != nil {
 			return err
 		}
 		defer stopDaemon()
@@ -367,16 +366,16 @@ func (w *world) reboot(ctx context.Context, s *schedule, sandboxes []*sandbox) e
 	again.lockTimeout = 0
 	if s.seed>>9&1 == 0 {
 		// A kill amidst the repair, which the next ADD goes on with.
-		c, err := w.startCall(ctx, &again, "ADD", b, callPlan{kill: plexus, at: float64(s.seed>>10&255) / 256}, nil)
-		if err != nil {
-			return err
+		c, startErr := w.startCall(ctx, &again, "ADD", b, callPlan{kill: plexus, at: float64(s.seed>>10&255) / 256}, nil)
+		if startErr != nil {
+			return startErr
 		}
 		<-c.done
 	}
 	for _, verb := range []string{"ADD", "CHECK"} {
-		c, err := w.startCall(ctx, &again, verb, b, callPlan{}, nil)
-		if err != nil {
-			return err
+		c, startErr := w.startCall(ctx, &again, verb, b, callPlan{}, nil)
+		if startErr != nil {
+			return startErr
 		}
 		if <-c.done; c.err != nil || c.broken != nil {
 			return fmt.Errorf("after a reboot, %s: %w", c.what, errors.Join(c.err, c.broken))
@@ -481,9 +480,9 @@ func (w *world) warmUp(ctx context.Context, isReal bool) error {
 	for range 2 {
 		for _, verb := range []string{"ADD", "CHECK", "DEL"} {
 			began := time.Now()
-			c, err := w.startCall(ctx, s, verb, b, callPlan{}, nil)
-			if err != nil {
-				return err
+			c, startErr := w.startCall(ctx, s, verb, b, callPlan{}, nil)
+			if startErr != nil {
+				return startErr
 			}
 			if <-c.done; c.err != nil || c.broken != nil {
 				return fmt.Errorf("%s: %w", c.what, errors.Join(c.err, c.broken))

@@ -42,7 +42,7 @@ func (s *Store[T]) removeIdle(encoded, temporary string) error {
 	if err != nil {
 		return fmt.Errorf("sweep records: %w", err)
 	}
-	switch err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); {
+	switch err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB); {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return f.Close()
 	case err != nil:

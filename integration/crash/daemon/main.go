@@ -23,10 +23,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: daemon SOCKET-FOLDER MANIFEST-FOLDER")
 		os.Exit(2)
 	}
-	if err := serve(context.Background(), filepath.Join(os.Args[1], remote.SocketName), os.Args[2]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	// It serves until it can not, or is killed.
+	fmt.Fprintln(os.Stderr, serve(context.Background(), filepath.Join(os.Args[1], remote.SocketName), os.Args[2]))
+	os.Exit(1)
 }
 
 func serve(ctx context.Context, socket, manifests string) error {

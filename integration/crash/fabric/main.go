@@ -83,14 +83,14 @@ func (c *call) add() error {
 	if err != nil {
 		return errors.Join(err, c.ipam(c.release))
 	}
-	if err := link.Close(); err != nil {
+	if err = link.Close(); err != nil {
 		return err
 	}
-	if err := c.phase("linked"); err != nil {
+	if err = c.phase("linked"); err != nil {
 		return err
 	}
 	if f := c.RuntimeConfig.DeviceInfoFile; f != "" {
-		if err := os.WriteFile(f, []byte(`{"type":"memif","version":"1.1.0","memif":{"role":"server","path":"/run/memif.sock","mode":"ethernet"}}`), 0o600); err != nil {
+		if err = os.WriteFile(f, []byte(`{"type":"memif","version":"1.1.0","memif":{"role":"server","path":"/run/memif.sock","mode":"ethernet"}}`), 0o600); err != nil {
 			return err
 		}
 	}
