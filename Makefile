@@ -90,7 +90,7 @@ e2e-down: # Take away a cluster that was kept, or that a killed run left
 	cd e2e && go run ./cmd/e2e down
 
 .PHONY: crash
-crash: deps ## Kill at random, SCHEDULES times (10000), and look at what is left; a few hundred of them are in `make test`
+crash: deps ## Kill at random, SCHEDULES times (10000), and look at what is left; some are in `make test`
 	go test ./integration/crash -count=1 -timeout 3h -run Schedules -v -args -schedules $(SCHEDULES)
 
 .PHONY: fuzz

@@ -31,7 +31,7 @@ import (
 const workerEnv = "PLEXUS_CRASH_WORKER"
 
 var (
-	schedules = flag.Int("schedules", 200, "how many schedules to run")
+	schedules = flag.Int("schedules", 20, "how many schedules to run")
 	seed      = flag.Uint64("seed", 0, "what the schedules are made from; 0 takes one from the clock")
 	replay    = flag.Uint64("replay", 0, "run this one schedule, `seed`, as often as -schedules says")
 	workers   = flag.Int("workers", 2*runtime.NumCPU(), "how many schedules run at a time, each on a host of its own")
