@@ -56,26 +56,46 @@ type Config struct {
 	PrevResult *types100.Result
 }
 
-// rawConfig is the configuration as it is written. Its keys are those of the NADs that exist.
+// rawConfig is the configuration as it is written. Its keys are those of the NADs that exist; docs/configuration.md is made from
+// their comments.
 type rawConfig struct {
+	// Those of every plugin: cniVersion, name, type, capabilities, ipam (any IPAM plugin), dns, prevResult.
 	types.PluginConf
-	DeviceID     string  `json:"deviceID"`
-	VLAN         *int    `json:"vlan"`
-	VLANQoS      *int    `json:"vlanQoS"`
-	VLANProto    *string `json:"vlanProto"`
-	MAC          string  `json:"mac"`
-	SpoofCheck   string  `json:"spoofchk"`
-	Trust        string  `json:"trust"`
-	LinkState    string  `json:"link_state"`
-	MinTxRate    *int    `json:"min_tx_rate"`
-	MaxTxRate    *int    `json:"max_tx_rate"`
-	MTU          *int    `json:"mtu"`
-	Promisc      *bool   `json:"promisc"`
-	AllMulticast *bool   `json:"allMulticast"`
-	Runtime      struct {
-		MAC            string `json:"mac"`
-		DeviceID       string `json:"deviceID"`
+	// PCI address of the VF; Plexus fills it in with what the pod was given of the network's resourceName.
+	DeviceID string `json:"deviceID"`
+	// Tag of the VF's frames, 1 to 4094; 0 for none.
+	VLAN *int `json:"vlan"`
+	// Priority of the tag, 0 to 7; with vlan.
+	VLANQoS *int `json:"vlanQoS"`
+	// "802.1q", the default, or "802.1ad"; with vlan.
+	VLANProto *string `json:"vlanProto"`
+	// The VF's MAC. A pod's request (capability mac), and MAC of CNI_ARGS, go before it.
+	MAC string `json:"mac"`
+	// "on" or "off": whether the NIC drops frames with another source MAC than the VF's.
+	SpoofCheck string `json:"spoofchk"`
+	// "on" or "off": whether the VF may be promiscuous, and change its MAC.
+	Trust string `json:"trust"`
+	// "auto", "enable" or "disable": whether the VF's link follows the PF's.
+	LinkState string `json:"link_state"`
+	// Mbit/s that the VF is guaranteed, 0 for none.
+	MinTxRate *int `json:"min_tx_rate"`
+	// Mbit/s that the VF may send, 0 for no bound.
+	MaxTxRate *int `json:"max_tx_rate"`
+	// MTU of the pod's interface in bytes, [minMTU] up to the PF's; 0 for that of the VF.
+	MTU *int `json:"mtu"`
+	// Whether the interface is set promiscuous.
+	Promisc *bool `json:"promisc"`
+	// Whether the interface receives all multicast.
+	AllMulticast *bool `json:"allMulticast"`
+	// What the runtime, or Plexus in its place, adds for a pod.
+	Runtime struct {
+		// The MAC that the pod asked for.
+		MAC string `json:"mac"`
+		// The device of this call; goes before the deviceID of the configuration.
+		DeviceID string `json:"deviceID"`
+		// Where the device is to be described (Device Information Specification).
 		DeviceInfoFile string `json:"CNIDeviceInfoFile"`
+		// Refused: InfiniBand needs the plugin ib-sriov.
 		InfiniBandGUID string `json:"infinibandGUID"`
 	} `json:"runtimeConfig"`
 }

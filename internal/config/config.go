@@ -100,42 +100,77 @@ type Log struct {
 	Compress                          bool
 }
 
-// document is the JSON form. Key names are those of the meta-plugin that is in use today.
+// document is the JSON form. Key names are those of the meta-plugin that is in use today. The comments of its fields
+// are the documentation (docs/configuration.md is made from them); [Name] stands for the value of that constant.
 type document struct {
-	CNIVersion             string                     `json:"cniVersion"`
-	Name                   string                     `json:"name"`
-	Delegates              []json.RawMessage          `json:"delegates"`
-	ClusterNetwork         string                     `json:"clusterNetwork"`
-	DefaultNetworks        []string                   `json:"defaultNetworks"`
-	SystemNamespaces       []string                   `json:"systemNamespaces"`
-	MultusNamespace        string                     `json:"multusNamespace"`
-	NamespaceIsolation     bool                       `json:"namespaceIsolation"`
-	GlobalNamespaces       *string                    `json:"globalNamespaces"`
-	ConfDir                string                     `json:"confDir"`
-	CNIDir                 string                     `json:"cniDir"`
-	LegacyCNIDir           string                     `json:"legacyCNIDir"`
-	BinDir                 string                     `json:"binDir"`
-	DaemonSocketDir        string                     `json:"daemonSocketDir"`
-	Kubeconfig             string                     `json:"kubeconfig"`
-	ManifestDir            string                     `json:"manifestDir"`
-	KubeletRootDir         string                     `json:"kubeletRootDir"`
-	ReadinessIndicatorFile string                     `json:"readinessindicatorfile"`
-	AuxiliaryCNIChainName  string                     `json:"auxiliaryCNIChainName"`
-	UnsupportedRequests    string                     `json:"unsupportedRequests"`
-	DelegateTimeoutSeconds *int                       `json:"delegateTimeoutSeconds"`
-	RetryDeleteOnError     bool                       `json:"retryDeleteOnError"` // accepted: DEL keeps what failed in any case
-	LogLevel               string                     `json:"logLevel"`
-	LogToStderr            bool                       `json:"logToStderr"`
-	LogFile                string                     `json:"logFile"`
-	LogOptions             logOptions                 `json:"logOptions"`
-	RuntimeConfig          map[string]json.RawMessage `json:"runtimeConfig"`
+	// CNI version of the result; the container runtime sets it.
+	CNIVersion string `json:"cniVersion"`
+	// Name of the network, as the container runtime and the log know it.
+	Name string `json:"name"`
+	// CNI configurations instead of clusterNetwork: the first is the default network, the i-th gets the interface net<i>.
+	Delegates []json.RawMessage `json:"delegates"`
+	// The default network: a name (a NAD in multusNamespace, else a configuration in confDir with that name), or the absolute path of a
+	// file or folder. It goes before delegates; one of both is needed.
+	ClusterNetwork string `json:"clusterNetwork"`
+	// Further networks for every pod outside systemNamespaces, by name or path.
+	DefaultNetworks []string `json:"defaultNetworks"`
+	// Namespaces whose pods get no defaultNetworks and no network-status. Default: [DefaultSystemNamespace].
+	SystemNamespaces []string `json:"systemNamespaces"`
+	// Where the NADs of clusterNetwork, defaultNetworks and the default-network annotation are looked for. Default: [DefaultNamespace].
+	MultusNamespace string `json:"multusNamespace"`
+	// Refuse networks of another namespace than the pod's, on every path by which a pod can select one.
+	NamespaceIsolation bool `json:"namespaceIsolation"`
+	// Comma list of namespaces that isolation exempts, "default" if left out; once set, list default if it shall count.
+	GlobalNamespaces *string `json:"globalNamespaces"`
+	// Configurations of NADs with an empty spec, and of names without a NAD. Default: [DefaultConfDir].
+	ConfDir string `json:"confDir"`
+	// Records, and libcni's result cache. Default: [DefaultCNIDir].
+	CNIDir string `json:"cniDir"`
+	// State of the meta-plugin that was here before; its sandboxes are taken down from it. Default: [DefaultLegacyCNIDir].
+	LegacyCNIDir string `json:"legacyCNIDir"`
+	// Searched for plugins before the runtime's CNI_PATH. Default: [DefaultBinDir].
+	BinDir string `json:"binDir"`
+	// Folder of the daemon's socket, which answers who the pod is and what it selects.
+	DaemonSocketDir string `json:"daemonSocketDir"`
+	// Ask the API server for each call, by plexusd lookup. Counts where daemonSocketDir is not set.
+	Kubeconfig string `json:"kubeconfig"`
+	// Folder of Pods and NADs in YAML. Counts where neither daemonSocketDir nor kubeconfig is set.
+	ManifestDir string `json:"manifestDir"`
+	// The kubelet's root folder, where it is not the usual one; with kubeconfig. The daemon has a flag for it.
+	KubeletRootDir string `json:"kubeletRootDir"`
+	// A file that the default network writes when it is ready: ADD waits up to 30 s for it, STATUS fails without it, DEL never waits.
+	ReadinessIndicatorFile string `json:"readinessindicatorfile"`
+	// A last network, made of the *.conf in the folder of that name beside clusterNetwork (a path then).
+	AuxiliaryCNIChainName string `json:"auxiliaryCNIChainName"`
+	// What becomes of a request (mac, ips, bandwidth, ...) that no plugin of the network declares as capability: "fail", or "ignore" to
+	// drop it. Default: fail.
+	UnsupportedRequests string `json:"unsupportedRequests"`
+	// How long one call of one plugin may take before it is killed, with its children; 1 to [maxDelegateTimeout]. Default:
+	// [DefaultDelegateTimeout].
+	DelegateTimeoutSeconds *int `json:"delegateTimeoutSeconds"`
+	// Accepted, and without effect: a DEL keeps on record what failed in any case.
+	RetryDeleteOnError bool `json:"retryDeleteOnError"`
+	// "error", "warn", "info" or "debug"; "panic" and "verbose" are understood too. Default: info.
+	LogLevel string `json:"logLevel"`
+	// Log to stderr as well.
+	LogToStderr bool `json:"logToStderr"`
+	// File to log to, one line for each call; no log if left out.
+	LogFile string `json:"logFile"`
+	// Rotation of logFile.
+	LogOptions logOptions `json:"logOptions"`
+	// What the container runtime asks of the default network, by the capabilities that the configuration claims.
+	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig"`
 }
 
 type logOptions struct {
-	MaxAge     int  `json:"maxAge"`     // days
-	MaxSize    int  `json:"maxSize"`    // MB
-	MaxBackups int  `json:"maxBackups"` // files
-	Compress   bool `json:"compress"`
+	// Days after which a rotated file is deleted; 0 for never.
+	MaxAge int `json:"maxAge"`
+	// MB at which the file is rotated; 0 stands for 100.
+	MaxSize int `json:"maxSize"`
+	// How many rotated files are kept; 0 stands for 5.
+	MaxBackups int `json:"maxBackups"`
+	// Compress rotated files with gzip.
+	Compress bool `json:"compress"`
 }
 
 // Parse reads and checks a configuration. Its errors match [ErrInvalid].
