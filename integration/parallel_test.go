@@ -116,8 +116,14 @@ func TestADELWhileItsADDIsRunning(t *testing.T) {
 	h.assertState(before, p)
 }
 
-// waitsFor reports whether a process waits for the lock of a file, as /proc/locks tells: "1: -> FLOCK  ADVISORY  WRITE 77 fe:00:42 0 EOF".
+// waitsFor reports whether a process waits for the lock of a file.
 func waitsFor(t *testing.T, f *os.File) bool {
+	t.Helper()
+	return len(waitingFor(t, f)) > 0
+}
+
+// waitingFor are those who wait for the lock of a file, as /proc/locks tells: "1: -> FLOCK  ADVISORY  WRITE 77 fe:00:42 0 EOF".
+func waitingFor(t *testing.T, f *os.File) []string {
 	t.Helper()
 	info, err := f.Stat()
 	if err != nil {
@@ -128,12 +134,13 @@ func waitsFor(t *testing.T, f *os.File) bool {
 		t.Fatal(err)
 	}
 	inode := fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
+	var all []string
 	for line := range strings.Lines(string(locks)) {
 		if strings.Contains(line, "->") && strings.Contains(line, inode) {
-			return true
+			all = append(all, line)
 		}
 	}
-	return false
+	return all
 }
 
 // opened reports whether a call's process has a file open whose path contains part.

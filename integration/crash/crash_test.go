@@ -31,7 +31,7 @@ import (
 const workerEnv = "PLEXUS_CRASH_WORKER"
 
 var (
-	schedules = flag.Int("schedules", 20, "how many schedules to run")
+	schedules = flag.Int("schedules", 300, "how many schedules to run")
 	seed      = flag.Uint64("seed", 0, "what the schedules are made from; 0 takes one from the clock")
 	replay    = flag.Uint64("replay", 0, "run this one schedule, `seed`, as often as -schedules says")
 	workers   = flag.Int("workers", 2*runtime.NumCPU(), "how many schedules run at a time, each on a host of its own")
@@ -101,8 +101,9 @@ func remains() []string {
 	for _, dir := range []string{"/state/records", "/state/results", "/leases/*", "/fabric*/leases/*"} {
 		files, _ := filepath.Glob(root + dir + "/*") // the pattern is a good one
 		for _, f := range files {
-			text, _ := os.ReadFile(f) // it may be a folder
-			all = append(all, f+": "+string(text))
+			if text, err := os.ReadFile(f); err == nil && !strings.Contains(f, "/lock") && !strings.Contains(f, "/last_reserved_ip") {
+				all = append(all, fmt.Sprintf("%s: %.400s", f, text))
+			}
 		}
 	}
 	return all

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -189,7 +190,11 @@ func (c *call) victims(who victim) []int {
 		theirs = append(theirs, found...)
 	}
 	if who == ipam {
-		return theirs
+		// Only these, and what fabric started as /proc/self/exe: portmap takes the death of nft for the success of a DEL.
+		return slices.DeleteFunc(theirs, func(pid int) bool {
+			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			return err != nil || !slices.Contains([]string{"host-local", "exe"}, strings.TrimSpace(string(name)))
+		})
 	}
 	return append(append([]int{self}, plugins...), theirs...)
 }

@@ -207,15 +207,21 @@ func (w *world) gcAt(ctx context.Context, s *schedule, at float64, alive *roster
 
 // live is the life of one sandbox: its calls, and its end.
 func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster) error {
-	if err := w.calls(ctx, s, b); err != nil {
+	attached, err := w.calls(ctx, s, b)
+	if err != nil {
 		return err
+	}
+	if attached && s.lockTimeout == 0 {
+		if err = w.stays(ctx, s, b); err != nil {
+			return err
+		}
 	}
 	if s.reboot {
 		return nil
 	}
 	if b.plan.netnsFirst {
 		w.note("namespace of %s removed", b.plan.name)
-		if err := removeNetNS(b.path); err != nil {
+		if err = removeNetNS(b.path); err != nil {
 			return err
 		}
 		b.gone = true
@@ -225,7 +231,7 @@ func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster
 		alive.set(b.id, false)
 		return nil
 	}
-	if err := w.until(ctx, "DEL of "+b.plan.name, func() (*call, error) { return w.startCall(ctx, s, "DEL", b, callPlan{}, nil) }); err != nil {
+	if err = w.until(ctx, "DEL of "+b.plan.name, func() (*call, error) { return w.startCall(ctx, s, "DEL", b, callPlan{}, nil) }); err != nil {
 		return err
 	}
 	alive.set(b.id, false)
@@ -244,23 +250,38 @@ func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster
 	return removeNetNS(b.path)
 }
 
-// calls makes the calls of a sandbox's plan.
-func (w *world) calls(ctx context.Context, s *schedule, b *sandbox) error {
+// stays makes sure that nothing is taken from a sandbox that is attached, whatever happens to others.
+func (w *world) stays(ctx context.Context, s *schedule, b *sandbox) error {
+	if err := w.pause(ctx, s, float64(s.seed>>5&15)/8); err != nil {
+		return err
+	}
+	c, err := w.startCall(ctx, s, "CHECK", b, callPlan{}, nil)
+	if err != nil {
+		return err
+	}
+	if <-c.done; c.err != nil || c.broken != nil {
+		return fmt.Errorf("attached, but %s fails: %w", c.what, errors.Join(c.err, c.broken))
+	}
+	return nil
+}
+
+// calls makes the calls of a sandbox's plan, and tells whether it is attached after them.
+func (w *world) calls(ctx context.Context, s *schedule, b *sandbox) (bool, error) {
 	var open []*call
 	attached := false
 	for i, p := range b.plan.calls {
 		if p.fault != nil {
 			if err := planFault(b, p.fault); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if err := w.pause(ctx, s, p.after); err != nil {
-			return err
+			return false, err
 		}
 		alone := !slices.ContainsFunc(open, func(c *call) bool { return !c.ended() })
 		c, err := w.startCall(ctx, s, p.verb, b, p, nil)
 		if err != nil {
-			return err
+			return false, err
 		}
 		open = append(open, c)
 		if i+1 < len(b.plan.calls) && b.plan.calls[i+1].overlap {
@@ -270,18 +291,19 @@ func (w *world) calls(ctx context.Context, s *schedule, b *sandbox) error {
 		for _, o := range open {
 			<-o.done
 			if o.broken != nil {
-				return fmt.Errorf("%s: %w", o.what, o.broken)
+				return false, fmt.Errorf("%s: %w", o.what, o.broken)
 			}
 		}
 		// What nothing was done to has to succeed.
 		calm := alone && len(open) == 1 && p.kill == nobody && s.lockTimeout == 0 && !slices.ContainsFunc(b.plan.calls, func(c callPlan) bool { return c.fault != nil })
 		if calm && c.err != nil && (p.verb != "CHECK" || attached) {
-			return fmt.Errorf("%s fails without a cause: %w", c.what, c.err)
+			return false, fmt.Errorf("%s fails without a cause: %w", c.what, c.err)
 		}
+		// Which of several calls at the same time came last is not known.
+		attached = len(open) == 1 && (p.verb == "ADD" || attached && p.verb == "CHECK") && c.err == nil && !c.killed
 		open = nil
-		attached = (p.verb == "ADD" || attached && p.verb == "CHECK") && c.err == nil && !c.killed
 	}
-	return nil
+	return attached, nil
 }
 
 func (c *call) ended() bool {
@@ -310,7 +332,7 @@ func (w *world) until(ctx context.Context, what string, start func() (*call, err
 		case time.Now().After(deadline):
 			return fmt.Errorf("%s, try %d, still fails: %w", what, try, c.err)
 		}
-		w.count(what[:3] + " tried again")
+		w.count(strings.Fields(what)[0] + " tried again")
 		if err := wait(ctx, time.Duration(min(try, 20))*5*time.Millisecond); err != nil {
 			return err
 		}

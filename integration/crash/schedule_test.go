@@ -150,8 +150,8 @@ func (s *schedule) newFault(r *rand.Rand, p *sandboxPlan) *faultPlan {
 		f.ifName = fmt.Sprintf("net%d", i)
 	}
 	what := pick(r, "kill", "kill", "kill", "fail")
-	if s.lockTimeout > 0 && r.IntN(4) == 0 {
-		what = "hang" // which costs a second, or the lock's time
+	if s.hangs() && r.IntN(4) == 0 {
+		what = "hang"
 	}
 	phase := pick(r, "begin", "lease", "leased", "linked", "printed")
 	if f.verb == "DEL" {
@@ -160,6 +160,9 @@ func (s *schedule) newFault(r *rand.Rand, p *sandboxPlan) *faultPlan {
 	f.text = phase + " " + what
 	return f
 }
+
+// hangs reports whether a plugin may hang, until Plexus or the next call has had enough of it.
+func (s *schedule) hangs() bool { return s.lockTimeout > 0 && !s.real }
 
 // partial reports whether a plugin may have been killed halfway in a sandbox.
 func (s *schedule) partial(p *sandboxPlan) bool {

@@ -207,7 +207,10 @@ func (w *world) conf(s *schedule, networks []string) object {
 	}
 	conf := object{
 		"cniVersion": "1.1.0", "name": "plexus", "type": "plexus",
-		"binDir": w.Plugins, "cniDir": root + "/state", "legacyCNIDir": root + "/legacy", "delegateTimeoutSeconds": 1 + 20*btoi(s.real),
+		"binDir": w.Plugins, "cniDir": root + "/state", "legacyCNIDir": root + "/legacy", "delegateTimeoutSeconds": 60,
+	}
+	if s.hangs() {
+		conf["delegateTimeoutSeconds"] = 1
 	}
 	delegates := []any{object{"cniVersion": "1.1.0", "name": "cluster", "plugins": first}}
 	switch s.source {
@@ -225,13 +228,6 @@ func (w *world) conf(s *schedule, networks []string) object {
 	}
 	conf["delegates"] = delegates
 	return conf
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func writeJSON(name string, value any) error {

@@ -38,6 +38,11 @@ const (
 	// client may need most of one.
 	DefaultDelegateTimeout = 90 * time.Second
 	maxDelegateTimeout     = 10 * time.Minute
+
+	// DefaultMaxParallelDelegates keeps a burst of pods from filling the memory: a plugin takes some 10 MB, its IPAM as much again.
+	// It is far above the number of CPUs, because plugins wait for most of their time.
+	DefaultMaxParallelDelegates = 64
+	mostParallelDelegates       = 1024
 )
 
 // ErrInvalid marks a configuration that can not be used; its text names the key and the mend.
@@ -83,6 +88,8 @@ type Config struct {
 	// (key unsupportedRequests: "fail" or "ignore").
 	IgnoreUnsupportedRequests bool
 	DelegateTimeout           time.Duration
+	// MaxParallelDelegates bounds the delegate plugins that run at a time, of all calls that share CNIDir; 0 is no limit.
+	MaxParallelDelegates int
 
 	// RuntimeConfig is the runtime's own, for the default network.
 	RuntimeConfig map[string]json.RawMessage
@@ -148,6 +155,9 @@ type document struct {
 	// How long one call of one plugin may take before it is killed, with its children; 1 to [maxDelegateTimeout]. Default:
 	// [DefaultDelegateTimeout].
 	DelegateTimeoutSeconds *int `json:"delegateTimeoutSeconds"`
+	// How many plugins run at a time on the node, in all calls together; further ones wait, up to a minute. 0 for no limit. Allow more if
+	// plugins wait for long, as for DHCP. Default: [DefaultMaxParallelDelegates].
+	MaxParallelDelegates *int `json:"maxParallelDelegates"`
 	// Accepted, and without effect: a DEL keeps on record what failed in any case.
 	RetryDeleteOnError bool `json:"retryDeleteOnError"`
 	// "error", "warn", "info" or "debug"; "panic" and "verbose" are understood too. Default: info.
@@ -207,6 +217,7 @@ func Parse(data []byte) (*Config, error) {
 		ReadinessIndicatorFile: d.ReadinessIndicatorFile,
 		AuxiliaryCNIChainName:  d.AuxiliaryCNIChainName,
 		DelegateTimeout:        DefaultDelegateTimeout,
+		MaxParallelDelegates:   DefaultMaxParallelDelegates,
 		RuntimeConfig:          d.RuntimeConfig,
 		Log: Log{
 			ToStderr: d.LogToStderr, File: d.LogFile,
@@ -240,6 +251,12 @@ func (c *Config) setChoices(d document) error {
 			return invalid("delegateTimeoutSeconds", fmt.Sprint(*s), fmt.Sprintf("use 1 to %d", most))
 		}
 		c.DelegateTimeout = time.Duration(*s) * time.Second
+	}
+	if n := d.MaxParallelDelegates; n != nil {
+		if *n < 0 || *n > mostParallelDelegates {
+			return invalid("maxParallelDelegates", fmt.Sprint(*n), fmt.Sprintf("use 1 to %d, or 0 for no limit", mostParallelDelegates))
+		}
+		c.MaxParallelDelegates = *n
 	}
 	level, err := parseLevel(d.LogLevel)
 	c.Log.Level = level

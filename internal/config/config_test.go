@@ -31,6 +31,8 @@ func TestParseFillsDefaults(t *testing.T) {
 		LegacyCNIDir:      "/var/lib/cni/multus",
 		BinDir:            "/opt/cni/bin",
 		DelegateTimeout:   90 * time.Second,
+
+		MaxParallelDelegates: 64,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Parse (-want +got):\n%s", diff)
@@ -49,7 +51,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 	  "confDir": "/c", "cniDir": "/s", "legacyCNIDir": "/l", "binDir": "/b",
 	  "daemonSocketDir": "/run/p", "kubeconfig": "/k", "manifestDir": "/m", "kubeletRootDir": "/var/lib/k",
 	  "readinessindicatorfile": "/r", "auxiliaryCNIChainName": "aux", "unsupportedRequests": "ignore",
-	  "delegateTimeoutSeconds": 5, "retryDeleteOnError": true,
+	  "delegateTimeoutSeconds": 5, "maxParallelDelegates": 7, "retryDeleteOnError": true,
 	  "logLevel": "verbose", "logToStderr": true, "logFile": "/l.log",
 	  "logOptions": {"maxAge": 1, "maxSize": 2, "maxBackups": 3, "compress": true},
 	  "runtimeConfig": {"mac": "02:00:00:00:00:01"}, "somebodyElses": {"key": 1}}`))
@@ -64,8 +66,8 @@ func TestParseReadsEveryKey(t *testing.T) {
 		ConfDir: "/c", CNIDir: "/s", LegacyCNIDir: "/l", BinDir: "/b",
 		DaemonSocketDir: "/run/p", Kubeconfig: "/k", ManifestDir: "/m", KubeletRootDir: "/var/lib/k",
 		ReadinessIndicatorFile: "/r", AuxiliaryCNIChainName: "aux", IgnoreUnsupportedRequests: true,
-		DelegateTimeout: 5 * time.Second,
-		RuntimeConfig:   got.RuntimeConfig,
+		DelegateTimeout: 5 * time.Second, MaxParallelDelegates: 7,
+		RuntimeConfig: got.RuntimeConfig,
 		Log: Log{
 			Level: slog.LevelInfo, ToStderr: true, File: "/l.log",
 			MaxSizeMB: 2, MaxBackups: 3, MaxAgeDays: 1, Compress: true,
@@ -111,6 +113,8 @@ func TestParseRefuses(t *testing.T) {
 		"an unknown choice":                       {with(`"unsupportedRequests":"maybe"`), `use "fail" or "ignore"`},
 		"no time for delegates":                   {with(`"delegateTimeoutSeconds":0`), "use 1 to 600"},
 		"more time than a runtime waits":          {with(`"delegateTimeoutSeconds":601`), "use 1 to 600"},
+		"fewer plugins than none":                 {with(`"maxParallelDelegates":-1`), "use 1 to 1024, or 0 for no limit"},
+		"more plugins than a node can bear":       {with(`"maxParallelDelegates":1025`), `maxParallelDelegates "1025": use 1 to 1024`},
 		"negative rotation":                       {with(`"logOptions":{"maxSize":-1}`), "can not be negative"},
 		"megabytes":                               {`{"name":"` + strings.Repeat("x", MaxBytes) + `"}`, "at most"},
 	}

@@ -123,6 +123,27 @@ func program(pid string) (string, error) {
 	return strings.TrimSuffix(filepath.Base(path), " (deleted)"), nil
 }
 
+// admit waits until fewer plugins than the configuration allows run on this node. What has to be undone is undone in any case: plugins
+// that hang must not keep pods from going away.
+func (c *call) admit(ctx context.Context) (func(), error) {
+	waiting, cancel := context.WithTimeout(ctx, c.patience())
+	defer cancel()
+	slot, err := record.OpenSlots(filepath.Join(c.cfg.CNIDir, "slots"), c.cfg.MaxParallelDelegates).Take(waiting)
+	switch {
+	case err == nil:
+		return func() { c.unlock(slot) }, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case c.undoing:
+		c.log.Warn("undo without waiting for other plugins any longer", "maxParallelDelegates", c.cfg.MaxParallelDelegates, "error", err)
+		return func() {}, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("%w: for %v, %d plugins have been at work on this node, which is the most (\"maxParallelDelegates\"): look at what they wait for, or allow more: %w",
+			source.ErrTryAgain, c.patience(), c.cfg.MaxParallelDelegates, err)
+	}
+	return nil, err
+}
+
 func (c *call) patience() time.Duration {
 	if c.LockTimeout > 0 {
 		return c.LockTimeout

@@ -68,7 +68,9 @@ type call struct {
 	binDirs []string
 	// allowOwnNetNS is the caller's CNI_NETNS_OVERRIDE (CNI 1.1.0 §2, parameters).
 	allowOwnNetNS bool
-	trace         trace
+	// undoing is set while plugins are called to undo something.
+	undoing bool
+	trace   trace
 }
 
 // trace notes how long each step of a call takes, for the log.
@@ -111,6 +113,9 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 		trace:         trace{step: "prepare", since: start},
 	}
 	c.plugins.Builtins = c.builtins()
+	if cfg.MaxParallelDelegates > 0 {
+		c.plugins.Admit = c.admit
+	}
 	return c, nil
 }
 

@@ -79,7 +79,9 @@ func (c *call) loadRecord(k string) (*delegate.Plan, error) {
 
 // undo gives back everything that a state holds, and forgets it; what could not be undone stays on record, for the next try.
 func (c *call) undo(ctx context.Context, s *state) error {
+	c.undoing = true
 	undone := c.executor(s.dir).Del(ctx, s.plan)
+	c.undoing = false
 	c.trace.begin("forget")
 	if undone != nil {
 		c.own(s.plan)

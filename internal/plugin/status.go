@@ -52,5 +52,6 @@ func (c *call) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.plugins.Admit = nil // a node that is busy with pods is no less ready
 	return c.executor(c.cfg.CNIDir).Status(ctx, network.List)
 }

@@ -38,7 +38,11 @@ func TestMain(m *testing.M) {
 	if role == "" {
 		os.Exit(testenv.InUserNS(m))
 	}
-	if err := play(role, record.Open[doc](dir)); err != nil {
+	play := func() error { return play(role, record.Open[doc](dir)) }
+	if role == "slot" {
+		play = func() error { return holdSlot(dir) }
+	}
+	if err := play(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

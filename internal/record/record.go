@@ -6,6 +6,9 @@
 // A document is replaced as a whole or not at all, also when the machine loses power: it is written to a temporary file beside it,
 // flushed, renamed, and the directory flushed. Locks are flock(2) locks, so that the kernel releases those of a dead process.
 //
+// A document that is an object ends with a checksum of what is in front of it, "crc32c": a flipped bit must not send an undo to another
+// interface or address than those that were made. Without one, as when a person has edited the file, it is taken as it is.
+//
 // Files of a directory, by the encoded key k:
 //
 //	k.json           the document
@@ -16,9 +19,11 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -62,7 +67,7 @@ func (s *Store[T]) Save(key string, v *T) error {
 	if err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
-	data = append(data, '\n')
+	data = append(seal(data), '\n')
 	if len(data) > MaxBytes {
 		return fmt.Errorf("save %s: document of %d bytes is larger than the limit of %d", path, len(data), MaxBytes)
 	}
@@ -112,8 +117,42 @@ func (s *Store[T]) Load(key string) (*T, error) {
 	return v, nil
 }
 
+// sealFormat is the end of a document with a checksum, by which it is also found again.
+const sealFormat = `,"crc32c":"%08x"}`
+
+// seal adds the checksum to an object that has any members.
+func seal(object []byte) []byte {
+	if len(object) < len(`{"":0}`) || object[0] != '{' {
+		return object
+	}
+	return fmt.Appendf(object[:len(object)-1], sealFormat, checksum(object))
+}
+
+// checkSeal compares the checksum of a document, if it has one.
+func checkSeal(data []byte) error {
+	data = bytes.TrimRight(data, "\n")
+	start := len(data) - len(fmt.Sprintf(sealFormat, 0))
+	if start < 0 {
+		return nil
+	}
+	var want uint32
+	end := string(data[start:])
+	if _, err := fmt.Sscanf(end, sealFormat, &want); err != nil || fmt.Sprintf(sealFormat, want) != end {
+		return nil //nolint:nilerr // It has none.
+	}
+	if got := checksum(append(data[:start:start], '}')); got != want {
+		return fmt.Errorf("its checksum is %08x and not %08x (who edits a record by hand takes out \"crc32c\")", got, want)
+	}
+	return nil
+}
+
+func checksum(data []byte) uint32 { return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)) }
+
 // decode parses one document. JSON's null is refused: it would decode into a zero T, as if somebody had saved that.
 func decode[T any](data []byte) (*T, error) {
+	if err := checkSeal(data); err != nil {
+		return nil, err
+	}
 	var v *T
 	if err := json.Unmarshal(data, &v); err != nil {
 		return nil, err

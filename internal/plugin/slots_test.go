@@ -1,0 +1,54 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/internal/record"
+)
+
+// allow sets maxParallelDelegates.
+func (n *node) allow(plugins int) {
+	n.t.Helper()
+	var conf map[string]any
+	if err := json.Unmarshal(n.conf, &conf); err != nil {
+		n.t.Fatal(err)
+	}
+	conf["maxParallelDelegates"] = plugins
+	var err error
+	if n.conf, err = json.Marshal(conf); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestPluginsThatKeepAllPlacesFailAnADDAndDelayADEL(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	before := n.snapshot()
+	n.allow(1)
+	n.mustCall("ADD", "")
+	other := n.another("c2")
+	slot, err := record.OpenSlots(n.path("state/slots"), 1).Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := other.call("ADD", "")
+	var told types.Error
+	if jsonErr := json.Unmarshal(out, &told); err == nil || jsonErr != nil || told.Code != types.ErrTryAgainLater || !bytes.Contains(out, []byte("maxParallelDelegates")) {
+		t.Errorf("ADD: %v %s, want to be told to try again, and of maxParallelDelegates", err, out)
+	}
+	n.mustCall("STATUS", "")
+	n.mustCall("DEL", "")
+	n.assertUntouched(before)
+	if err := slot.Unlock(); err != nil {
+		t.Error(err)
+	}
+	other.mustCall("ADD", "")
+	other.mustCall("DEL", "")
+}
