@@ -54,7 +54,7 @@ func lookup(ctx context.Context, kubeconfig string, ko kubeletOptions) error {
 		return err
 	}
 	defer func() { _ = kubelet.Close() }() // nothing is asked any more
-	api := daemon.Direct{Client: client}
+	api := &daemon.Direct{Client: client}
 	var events sync.WaitGroup
 	defer events.Wait()
 	cluster := &daemon.Cluster{

@@ -5,6 +5,7 @@ package daemon
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/plexus-cni/plexus/internal/kube"
 	"github.com/plexus-cni/plexus/internal/pod"
@@ -48,24 +49,41 @@ func (w Watched) SliceDevices(ctx context.Context, _ string, claimed []pod.Claim
 // Ready implements [API].
 func (w Watched) Ready(context.Context) error { return w.Cache.Synced() }
 
-// Direct is an API that asks the API server each time: that of a one-shot child.
-type Direct struct{ *kube.Client }
+// Direct is an API that asks the API server: that of a one-shot child, which serves one call for one pod.
+type Direct struct {
+	*kube.Client
+
+	// found is the pod of the lookup, which the report needs again.
+	found atomic.Pointer[kube.Pod]
+}
 
 var (
-	_ API    = Direct{}
-	_ Claims = Direct{}
+	_ API    = (*Direct)(nil)
+	_ Claims = (*Direct)(nil)
 )
 
+// Pod implements [API].
+func (d *Direct) Pod(ctx context.Context, ref pod.Ref) (kube.Pod, error) {
+	p, err := d.Client.Pod(ctx, ref)
+	if err == nil {
+		d.found.Store(&p)
+	}
+	return p, err
+}
+
 // KnownPod implements [API].
-func (d Direct) KnownPod(ctx context.Context, ref pod.Ref) (kube.Pod, bool) {
+func (d *Direct) KnownPod(ctx context.Context, ref pod.Ref) (kube.Pod, bool) {
+	if p := d.found.Load(); p != nil && p.Ref.Namespace == ref.Namespace && p.Ref.Name == ref.Name {
+		return *p, true
+	}
 	p, err := d.Pod(ctx, ref)
 	return p, err == nil
 }
 
 // Definition implements [API].
-func (d Direct) Definition(ctx context.Context, ref nad.Ref, _ bool) (*nad.Definition, error) {
+func (d *Direct) Definition(ctx context.Context, ref nad.Ref, _ bool) (*nad.Definition, error) {
 	return d.Client.Definition(ctx, ref)
 }
 
 // Ready implements [API].
-func (d Direct) Ready(ctx context.Context) error { return d.Ping(ctx) }
+func (d *Direct) Ready(ctx context.Context) error { return d.Ping(ctx) }
