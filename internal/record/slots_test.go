@@ -130,3 +130,17 @@ func TestTheSlotOfAKilledProcessIsFree(t *testing.T) {
 		t.Errorf("after the other process was killed: %v", err)
 	}
 }
+
+// BenchmarkSlots is what each call of a plugin pays for the bound on plugins while there are places.
+func BenchmarkSlots(b *testing.B) {
+	slots := record.OpenSlots(b.TempDir(), 64)
+	for b.Loop() {
+		slot, err := slots.Take(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := slot.Unlock(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
