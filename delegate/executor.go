@@ -50,14 +50,15 @@ func (e *Executor) Add(ctx context.Context, p *Plan) error {
 	for i := range p.Attachments {
 		a := &p.Attachments[i]
 		if err := e.findPlugins(a.List); err != nil {
+			failure := a.failed(err)
 			p.Attachments = nil
-			return fmt.Errorf("%s: %w", a, err)
+			return failure
 		}
 	}
 	for i := range p.Attachments {
 		if err := e.attach(ctx, p.Sandbox, &p.Attachments[i]); err != nil {
 			p.Attachments[i].AddError = err.Error()
-			err = fmt.Errorf("%s: %w%s", &p.Attachments[i], err, missingLink(p.Attachments[i].List))
+			err = p.Attachments[i].failed(fmt.Errorf("%w%s", err, missingLink(p.Attachments[i].List)))
 			p.Attachments = p.Attachments[:i+1]
 			return err
 		}
@@ -67,6 +68,21 @@ func (e *Executor) Add(ctx context.Context, p *Plan) error {
 	}
 	return e.takeDefaultRoutes(ctx, p)
 }
+
+// Failure is what became of one attachment.
+type Failure struct {
+	Network, IfName string
+	cause           error
+}
+
+func (a *Attachment) failed(cause error) error {
+	return &Failure{Network: a.network(), IfName: a.IfName, cause: cause}
+}
+
+func (f *Failure) Error() string { return describe(f.Network, f.IfName) + ": " + f.cause.Error() }
+
+// Unwrap returns what the plugin, or Plexus, says.
+func (f *Failure) Unwrap() error { return f.cause }
 
 // findPlugins makes sure that all plugins of a list are there.
 func (e *Executor) findPlugins(l *nad.List) error {
@@ -149,7 +165,7 @@ func (e *Executor) Del(ctx context.Context, p *Plan) error {
 				e.warn(fmt.Sprintf("%s: given up: its plugins refuse the DEL with the words of the ADD that they refused: %v", &a, err))
 				continue
 			}
-			err = fmt.Errorf("%s: %w", &a, err)
+			err = a.failed(err)
 			a.State, a.Error = Failed, err.Error()
 			left = append(left, a)
 			errs = append(errs, err)
@@ -201,11 +217,11 @@ func (e *Executor) Check(ctx context.Context, p *Plan) error {
 		a := &p.Attachments[i]
 		list, err := listWithResult(a)
 		if err != nil {
-			return fmt.Errorf("%s: %w", a, err)
+			return a.failed(err)
 		}
 		err = e.cni().CheckNetworkList(ctx, list, a.runtimeConf(p.Sandbox))
 		if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
-			return fmt.Errorf("%s: %w", a, trimLibcni(err))
+			return a.failed(trimLibcni(err))
 		}
 	}
 	return nil

@@ -438,5 +438,11 @@ func (p *Plan) DefaultAttachment() *Attachment {
 
 // String describes an attachment in messages.
 func (a *Attachment) String() string {
-	return fmt.Sprintf("network %s (interface %s)", cmp.Or(a.Network, a.List.Name()), a.IfName)
+	return describe(a.network(), a.IfName)
 }
+
+func describe(network, ifName string) string {
+	return fmt.Sprintf("network %s (interface %s)", network, ifName)
+}
+
+func (a *Attachment) network() string { return cmp.Or(a.Network, a.List.Name()) }

@@ -37,7 +37,7 @@ func (e *Executor) takeDefaultRoutes(ctx context.Context, p *Plan) error {
 			routes.Keep = []netdev.Family{netdev.IPv4, netdev.IPv6}
 		}
 		if err := e.Kernel.SetDefaultRoutes(ctx, p.Sandbox.NetNS, routes); err != nil {
-			return fmt.Errorf("%s: default-route: %w", a, err)
+			return a.failed(fmt.Errorf("default-route: %w", err))
 		}
 		for j := range p.Attachments {
 			if err := e.rewriteRoutes(p.Sandbox, &p.Attachments[j], routes); err != nil {

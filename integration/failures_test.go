@@ -4,6 +4,8 @@
 package integration_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/plexus-cni/plexus/internal/testenv"
@@ -74,4 +76,45 @@ func TestAPluginThatIsNotInstalled(t *testing.T) {
 	h.businessAndMgmt()
 	h.nad("exotic", object{"type": "exotic", "ipam": h.hostLocal("10.40.0.0/24")})
 	h.pod("web", "business-net, exotic").mustFail("default/exotic", `"exotic"`)
+}
+
+// A log that journalctl and its like can search: who, which network and interface, at which step, and why.
+func TestAFailedCallIsOneLineOfTheLog(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.businessAndMgmt()
+	file := h.path("plexus.log")
+	h.conf["logFile"] = file
+	h.nad("lost", object{"type": "macvlan", "master": "nic-of-another-node", "ipam": h.hostLocal("10.40.0.0/24")})
+	p := h.pod("web", `[{"name":"mgmt-net"},{"name":"lost","interface":"lost0"}]`)
+	if _, err := p.start("ADD").wait(); err == nil {
+		t.Fatal("it succeeds")
+	}
+	p = h.pod("none", "no-such-network")
+	if _, err := p.start("ADD").wait(); err == nil {
+		t.Fatal("it succeeds")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed []string
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "level=ERROR") {
+			failed = append(failed, line)
+		}
+	}
+	if len(failed) != 2 {
+		t.Fatalf("%d lines at level ERROR, want one for each call:\n%s", len(failed), text)
+	}
+	for i, want := range [][]string{
+		{"verb=ADD", "pod=default/web", "containerID=", `step="attach lost0"`, "network=default/lost", "interface=lost0", "error=", "nic-of-another-node"},
+		{"verb=ADD", "pod=default/none", "step=lookup", "no-such-network"},
+	} {
+		for _, part := range want {
+			if !strings.Contains(failed[i], part) {
+				t.Errorf("no %s in %s", part, failed[i])
+			}
+		}
+	}
 }

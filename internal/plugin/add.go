@@ -194,6 +194,7 @@ func (c *call) complete(ctx context.Context, src source.Source, plan *delegate.P
 
 // rollBack undoes a failed ADD. The cause stays what the caller is told first.
 func (c *call) rollBack(ctx context.Context, plan *delegate.Plan, cause error) error {
+	c.trace.failed = c.trace.step
 	if err := c.undo(context.WithoutCancel(ctx), &state{plan: plan, dir: c.cfg.CNIDir}); err != nil {
 		// In words only: the code is the cause's.
 		return fmt.Errorf("%w; and it could not be undone, the next DEL tries again: %s", cause, err.Error())

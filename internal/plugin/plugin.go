@@ -6,6 +6,8 @@
 package plugin
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -78,6 +80,8 @@ type trace struct {
 	step  string
 	since time.Time
 	took  []any // a slog attribute for each step that has ended
+	// failed is the step at which the call failed, "" if it is the last.
+	failed string
 }
 
 // begin ends the step before.
@@ -164,10 +168,15 @@ func (c *call) step(name string) error {
 // done ends a verb: it logs the call, once, and puts the pod, or else the container, in front of what the caller is told.
 func (c *call) done(verb string, start time.Time, err error) error {
 	log := c.log.With("verb", verb, "pod", c.args.Pod.String(), "containerID", c.sandbox.ContainerID, "took", time.Since(start))
+	at := cmp.Or(c.trace.failed, c.trace.step)
 	c.trace.begin("")
 	log.Debug(verb+" steps", slog.Group("steps", c.trace.took...))
 	if err != nil {
-		log.Error(verb+" failed", "error", err)
+		attributes := []any{"step", at}
+		if f := (*delegate.Failure)(nil); errors.As(err, &f) {
+			attributes = append(attributes, "network", f.Network, "interface", f.IfName)
+		}
+		log.Error(verb+" failed", append(attributes, "error", err)...)
 	} else {
 		log.Info(verb + " done")
 	}
