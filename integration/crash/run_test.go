@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -368,7 +369,8 @@ func (w *world) reboot(ctx context.Context, s *schedule, sandboxes []*sandbox) e
 	if err := w.forgetMemory(ctx, s); err != nil {
 		return err
 	}
-	if err := setBoot(fmt.Sprintf("boot-%x", s.seed)); err != nil {
+	w.boots++ // the seed does not tell one boot from another when a schedule is replayed
+	if err := setBoot(fmt.Sprintf("boot-%d", w.boots)); err != nil {
 		return err
 	}
 	p := &sandboxPlan{name: "fresh", networks: []string{"fab0", "fab1", "fab2"}}
@@ -393,6 +395,10 @@ func (w *world) reboot(ctx context.Context, s *schedule, sandboxes []*sandbox) e
 			return startErr
 		}
 		<-c.done
+		// What the call was undoing stays locked until its plugin has ended: an ADD does not wait for that, but leaves it to a later one.
+		if err = waitForLocks(); err != nil {
+			return err
+		}
 	}
 	for _, verb := range []string{"ADD", "CHECK"} {
 		c, startErr := w.startCall(ctx, &again, verb, b, callPlan{}, nil)
@@ -404,8 +410,11 @@ func (w *world) reboot(ctx context.Context, s *schedule, sandboxes []*sandbox) e
 		}
 	}
 	records, err := filepath.Glob(root + "/state/records/*.json")
-	if err != nil || len(records) != 1 {
-		return fmt.Errorf("after a reboot and an ADD there are the records %q, want one: %w", records, err)
+	if err != nil {
+		return err
+	}
+	if len(records) != 1 {
+		return fmt.Errorf("after a reboot and an ADD there are the records %q, want one", records)
 	}
 	for _, old := range append(sandboxes, b) {
 		if old.plan.forgotten {
@@ -416,6 +425,19 @@ func (w *world) reboot(ctx context.Context, s *schedule, sandboxes []*sandbox) e
 		}
 	}
 	return removeNetNS(b.path)
+}
+
+// waitForLocks waits until nobody holds the lock of a record.
+func waitForLocks() error {
+	files, err := filepath.Glob(root + "/state/records/*.lock")
+	for _, path := range files {
+		f, openErr := os.Open(path)
+		if openErr != nil {
+			continue // it ended in between
+		}
+		err = errors.Join(err, unix.Flock(int(f.Fd()), unix.LOCK_EX), f.Close())
+	}
+	return err
 }
 
 // forgetMemory takes away what a reboot takes: links, firewall rules, files in memory.

@@ -42,6 +42,7 @@ type world struct {
 	took map[bool]time.Duration
 	// clean is what there is when nothing is attached, by kind of networks.
 	clean map[bool][]string
+	boots int
 
 	mu     sync.Mutex
 	log    []string
