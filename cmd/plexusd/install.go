@@ -62,10 +62,6 @@ func (o *nodeOptions) programs() []string {
 	return []string{config.PluginType}
 }
 
-func (o *nodeOptions) installBinaries() error {
-	return install.Binaries(o.binSource, o.binDir, o.programs()...)
-}
-
 // asNode is what the flags ask for.
 func (o *nodeOptions) asNode() (*install.Node, error) {
 	extra, err := o.extra()
@@ -73,8 +69,9 @@ func (o *nodeOptions) asNode() (*install.Node, error) {
 		return nil, err
 	}
 	node := &install.Node{
-		Conf: install.Conf{Dir: o.confDir, Primary: o.primary, SocketDir: o.socketDir, Kubeconfig: o.oneShotKubeconfig, Extra: extra},
-		Log:  slog.Default(),
+		Conf:     install.Conf{Dir: o.confDir, Primary: o.primary, SocketDir: o.socketDir, Kubeconfig: o.oneShotKubeconfig, Extra: extra},
+		Programs: install.Programs{From: o.binSource, To: o.binDir, Names: o.programs()},
+		Log:      slog.Default(),
 	}
 	if host := os.Getenv("KUBERNETES_SERVICE_HOST"); o.oneShotKubeconfig != "" && host != "" {
 		node.Kubeconfig = install.Kubeconfig{
@@ -116,7 +113,7 @@ func newInstall() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err = o.installBinaries(); err != nil {
+			if err = node.Programs.Install(); err != nil {
 				return err
 			}
 			if keep {
@@ -162,7 +159,7 @@ func newUninstall() *cobra.Command {
 				return err
 			}
 			node.Kubeconfig.Path = o.oneShotKubeconfig // also outside a pod
-			if err = node.Uninstall(o.binDir, o.programs()...); err != nil {
+			if err = node.Uninstall(); err != nil {
 				return err
 			}
 			slog.Info("uninstalled", "confDir", o.confDir, "binDir", o.binDir)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/internal/daemon"
+	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/internal/kube"
 	"github.com/plexus-cni/plexus/internal/pod"
 )
@@ -112,8 +113,12 @@ func serve(ctx context.Context, o serveOptions) error {
 
 	// The plugin and the socket before the configuration that makes the runtime use them. It is written before the cluster is known:
 	// from then on a pod waits for its networks rather than starts without them.
+	var node *install.Node
 	if o.install {
-		if err = o.installBinaries(); err != nil {
+		if node, err = o.asNode(); err != nil {
+			return err
+		}
+		if err = node.Programs.Install(); err != nil {
 			return err
 		}
 	}
@@ -128,11 +133,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	)
 	alive := func(context.Context) error { return socket.Check() }
 	ready := cluster.Ready // as it is, for metrics count what the plugin asks
-	if o.install {
-		node, err := o.asNode()
-		if err != nil {
-			return err
-		}
+	if node != nil {
 		ready = func(ctx context.Context) error { return errors.Join(cluster.Ready(ctx), node.Ready()) }
 		tasks = append(tasks, func(ctx context.Context) error { node.Keep(ctx); return nil })
 	}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -119,17 +120,32 @@ func sameContent(a, b io.Reader) (bool, error) {
 	}
 }
 
-// Binaries copies programs from one folder to another, each atomically and only if it is another. It also replaces one that runs.
-func Binaries(from, to string, names ...string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
+// Programs are what is copied to where the container runtime runs it from.
+type Programs struct {
+	// From and To are folders.
+	From, To string
+	Names    []string
+}
+
+// Install copies the programs, each atomically and only if it is another. It also replaces one that runs.
+func (p Programs) Install() error {
+	if err := os.MkdirAll(p.To, 0o755); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
-	for _, name := range names {
-		if err := binary(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+	for _, name := range p.Names {
+		if err := binary(filepath.Join(p.From, name), filepath.Join(p.To, name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// missing reports whether one of the programs is not there.
+func (p Programs) missing() bool {
+	return slices.ContainsFunc(p.Names, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(p.To, name))
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 func binary(from, to string) error {

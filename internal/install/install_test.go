@@ -342,12 +342,13 @@ func TestT14RotatedToken(t *testing.T) {
 func TestT12BinariesReplaceARunningOne(t *testing.T) {
 	t.Parallel()
 	from, to := t.TempDir(), filepath.Join(t.TempDir(), "opt", "cni", "bin")
+	programs := Programs{From: from, To: to, Names: []string{"plexus"}}
 	cat, err := exec.LookPath("cat")
 	if err != nil {
 		t.Skip("needs the program cat")
 	}
 	write(t, filepath.Join(from, "plexus"), read(t, cat))
-	if err = Binaries(from, to, "plexus"); err != nil {
+	if err = programs.Install(); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(to, "plexus"))
@@ -359,7 +360,7 @@ func TestT12BinariesReplaceARunningOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(from, "plexus"), "#!/bin/sh\n")
-	if err = Binaries(from, to, "plexus"); err != nil {
+	if err = programs.Install(); err != nil {
 		t.Errorf("over a running program: %v", err)
 	}
 	in.Close()
@@ -370,11 +371,33 @@ func TestT12BinariesReplaceARunningOne(t *testing.T) {
 	if err != nil || before.Mode() != 0o755 {
 		t.Fatalf("installed with %v, %v", before.Mode(), err)
 	}
-	if err = Binaries(from, to, "plexus"); err != nil {
+	if err = programs.Install(); err != nil {
 		t.Fatal(err)
 	}
 	if after, err := os.Stat(filepath.Join(to, "plexus")); err != nil || !os.SameFile(before, after) {
 		t.Errorf("the same program was put there again: %v", err)
+	}
+}
+
+func TestKeepPutsBackAPluginThatSomebodyTakesAway(t *testing.T) {
+	t.Parallel()
+	from, to := folder(t, map[string]string{"plexus": "one"}), t.TempDir()
+	node := &Node{
+		Conf:     Conf{Dir: t.TempDir(), SocketDir: "/run/plexus"},
+		Programs: Programs{From: from, To: to, Names: []string{"plexus"}},
+		Log:      slog.New(slog.DiscardHandler),
+	}
+	keep(t, node)
+	plugin := filepath.Join(to, "plexus")
+	awaitFile(t, plugin, "one")
+	if err := os.Remove(plugin); err != nil {
+		t.Fatal(err)
+	}
+	awaitFile(t, plugin, "one")
+	// One of another release is its owner's business.
+	write(t, filepath.Join(from, "plexus"), "two")
+	if node.Programs.missing() || read(t, plugin) != "one" {
+		t.Error("what is there is replaced")
 	}
 }
 
@@ -383,12 +406,12 @@ func TestUninstall(t *testing.T) {
 	t.Run("takes off what is ours", func(t *testing.T) {
 		t.Parallel()
 		dir, bin := folder(t, map[string]string{"10-flannel.conflist": flannel}), folder(t, map[string]string{"plexus": "x", "bridge": "x"})
-		node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}}
+		node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}, Programs: Programs{To: bin, Names: []string{"plexus"}}}
 		if _, err := node.Conf.Write(); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := node.Uninstall(bin, "plexus"); err != nil {
+			if err := node.Uninstall(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -399,7 +422,7 @@ func TestUninstall(t *testing.T) {
 	t.Run("leaves what is not", func(t *testing.T) {
 		t.Parallel()
 		dir := folder(t, map[string]string{ConfName: flannel})
-		if err := (&Node{Conf: Conf{Dir: dir}}).Uninstall(dir); err == nil || len(names(t, dir)) != 1 {
+		if err := (&Node{Conf: Conf{Dir: dir}}).Uninstall(); err == nil || len(names(t, dir)) != 1 {
 			t.Errorf("Uninstall = %v, left %v", err, names(t, dir))
 		}
 	})

@@ -41,6 +41,7 @@ type Node struct {
 	Conf Conf
 	// Kubeconfig is written when it has a Path.
 	Kubeconfig Kubeconfig
+	Programs   Programs
 	Log        *slog.Logger
 
 	// What Keep remembers of the configuration.
@@ -64,7 +65,8 @@ func (n *Node) Ready() error {
 }
 
 // Keep writes the configuration, and again whenever the primary's changes, until ctx ends; the same for the kubeconfig and the service
-// account. What is installed stays when Keep ends. What fails is logged, and tried again.
+// account. Programs that somebody takes away, as an upgrade of the folder's other plugins may, it puts back. What is installed stays when
+// Keep ends. What fails is logged, and tried again.
 func (n *Node) Keep(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { n.follow(ctx, []string{n.Conf.Dir}, n.writeConf) })
@@ -72,6 +74,9 @@ func (n *Node) Keep(ctx context.Context) {
 		all.Go(func() {
 			n.follow(ctx, []string{n.Kubeconfig.AccountDir, filepath.Dir(n.Kubeconfig.Path)}, n.writeKubeconfig)
 		})
+	}
+	if len(n.Programs.Names) > 0 {
+		all.Go(func() { n.follow(ctx, []string{n.Programs.To}, n.putBackPrograms) })
 	}
 	all.Wait()
 }
@@ -232,10 +237,23 @@ func (n *Node) writeKubeconfig() turn {
 	return turn{failed: err != nil}
 }
 
+// putBackPrograms leaves those alone that are there, also if they are others: two releases must not fight for a name.
+func (n *Node) putBackPrograms() turn {
+	if !n.Programs.missing() {
+		return turn{}
+	}
+	if err := n.Programs.Install(); err != nil {
+		n.Log.Error("programs not put back: no pod starts without them", "error", err)
+		return turn{failed: true}
+	}
+	n.Log.Warn("somebody took Plexus' programs away; they are there again", "folder", n.Programs.To)
+	return turn{rest: firstRest}
+}
+
 // Uninstall takes the configuration off the node, so that the runtime calls the primary again, and then what it needed. What
 // is not there is no error. Sandboxes that Plexus attached should be gone before: without the plugin nobody gives back what
 // their networks hold.
-func (n *Node) Uninstall(binDir string, binaries ...string) error {
+func (n *Node) Uninstall() error {
 	conf := filepath.Join(n.Conf.Dir, ConfName)
 	if err := isOurs(conf); err != nil {
 		return err
@@ -244,8 +262,8 @@ func (n *Node) Uninstall(binDir string, binaries ...string) error {
 	if n.Kubeconfig.Path != "" {
 		paths = append(paths, n.Kubeconfig.Path, filepath.Join(filepath.Dir(n.Kubeconfig.Path), tokenName))
 	}
-	for _, b := range binaries {
-		paths = append(paths, filepath.Join(binDir, b))
+	for _, name := range n.Programs.Names {
+		paths = append(paths, filepath.Join(n.Programs.To, name))
 	}
 	for _, p := range paths {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
