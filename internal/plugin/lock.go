@@ -136,6 +136,7 @@ func (c *call) admit(ctx context.Context) (func(), error) {
 		return nil, ctx.Err()
 	case c.undoing:
 		c.log.Warn("undo without waiting for other plugins any longer", "maxParallelDelegates", c.cfg.MaxParallelDelegates, "error", err)
+		c.plugins.Admit = nil // once is enough: the runtime waits, too
 		return func() {}, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, fmt.Errorf("%w: for %v, %d plugins have been at work on this node, which is the most (\"maxParallelDelegates\"): look at what they wait for, or allow more: %w",
