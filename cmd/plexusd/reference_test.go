@@ -11,7 +11,26 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/plexus-cni/plexus/internal/testenv/shown"
 )
+
+// TestDocumentedCommandsAreOnes checks commands and flags of all that the documentation shows of plexusd.
+func TestDocumentedCommandsAreOnes(t *testing.T) {
+	t.Parallel()
+	commands, err := shown.Commands(filepath.Join("..", ".."), "plexusd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(commands) < 5 {
+		t.Fatalf("only %d commands found", len(commands))
+	}
+	for _, c := range commands {
+		if err := shown.Accept(newCommand(), c.Args); err != nil {
+			t.Errorf("%s: plexusd %s: %v", c.Where, strings.Join(c.Args, " "), err)
+		}
+	}
+}
 
 // TestTheReferenceHasAllFlags holds docs/configuration.md, which is made from the sources, to what the commands really have.
 func TestTheReferenceHasAllFlags(t *testing.T) {
