@@ -79,7 +79,7 @@ func quotedTexts(page string) []string {
 		switch {
 		case !strings.HasPrefix(line, "|"):
 			inTable = false
-		case strings.Contains(first, "it says"), strings.HasPrefix(line, "| message |"):
+		case strings.Contains(first, "it says"), strings.Contains(first, "报错"), strings.HasPrefix(line, "| message |"):
 			inTable = true
 		case inTable && !strings.Contains(first, "`dmesg`"): // that is the kernel's
 			for _, m := range code.FindAllStringSubmatch(first, -1) {
