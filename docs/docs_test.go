@@ -168,6 +168,36 @@ func checkYAML(text string) error {
 	return nil
 }
 
+// TestSequencesAreDrawn looks for what keeps Mermaid from drawing a sequence: a ";", which ends a statement, and participants without a
+// declaration, which are drawn beside it.
+func TestSequencesAreDrawn(t *testing.T) {
+	t.Parallel()
+	arrow := regexp.MustCompile(`^(\w+)-?->>(\w+):`)
+	drawn := 0
+	for path, page := range pages(t) {
+		for _, b := range blocks(page) {
+			if b.kind != "mermaid" || !strings.HasPrefix(b.text, "sequenceDiagram") {
+				continue
+			}
+			drawn++
+			for line := range strings.Lines(b.text) {
+				line = strings.TrimSpace(line)
+				if strings.Contains(line, ";") {
+					t.Errorf("%s:%d: %q has a semicolon", path, b.line, line)
+				}
+				for _, who := range arrow.FindStringSubmatch(line) {
+					if !strings.Contains(who, ">") && !strings.Contains(b.text, "participant "+who+" as ") {
+						t.Errorf("%s:%d: there is no participant %q", path, b.line, who)
+					}
+				}
+			}
+		}
+	}
+	if drawn < 4 {
+		t.Errorf("only %d sequences", drawn)
+	}
+}
+
 func TestLinksLeadSomewhere(t *testing.T) {
 	t.Parallel()
 	link := regexp.MustCompile(`\]\(([^)#:\s]*)(#[^)\s]*)?\)`)
