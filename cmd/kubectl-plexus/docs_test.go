@@ -23,7 +23,7 @@ func TestDocumentedCommandsAreOnes(t *testing.T) {
 		t.Fatalf("only %d commands found", len(commands))
 	}
 	for _, c := range commands {
-		if err := shown.Accept(newCommand(ctl.Environment{}, nil), c.Args); err != nil {
+		if err := c.Accept(newCommand(ctl.Environment{}, nil)); err != nil {
 			t.Errorf("%s: kubectl plexus %s: %v", c.Where, strings.Join(c.Args, " "), err)
 		}
 	}

@@ -26,7 +26,7 @@ func TestDocumentedCommandsAreOnes(t *testing.T) {
 		t.Fatalf("only %d commands found", len(commands))
 	}
 	for _, c := range commands {
-		if err := shown.Accept(newCommand(), c.Args); err != nil {
+		if err := c.Accept(newCommand()); err != nil {
 			t.Errorf("%s: plexusd %s: %v", c.Where, strings.Join(c.Args, " "), err)
 		}
 	}

@@ -19,6 +19,18 @@ type Command struct {
 	// Where is the file and line.
 	Where string
 	Args  []string
+	// InText is set for what stands in a line of text, where a command is often only named.
+	InText bool
+}
+
+// Accept is an error if the command would not be taken. One that is only named in a text need not have its arguments.
+func (c Command) Accept(root *cobra.Command) error {
+	if c.InText {
+		if _, args, err := root.Find(c.Args); err == nil && len(args) == 0 {
+			return nil
+		}
+	}
+	return Accept(root, c.Args)
 }
 
 // Pages are the paths of all pages for people, in the module at root.
@@ -76,7 +88,7 @@ func inPage(page, text, program string) []Command {
 		}
 		for _, l := range lines {
 			if args, ok := arguments(l, program); ok {
-				found = append(found, Command{Where: fmt.Sprintf("%s:%d", page, i+1), Args: args})
+				found = append(found, Command{Where: fmt.Sprintf("%s:%d", page, i+1), Args: args, InText: !inBlock})
 			}
 		}
 	}

@@ -48,3 +48,22 @@ func TestAccept(t *testing.T) {
 		}
 	}
 }
+
+func TestACommandThatIsNamedNeedsNoArguments(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		command Command
+		ok      bool
+	}{
+		"named in a text":                {Command{Args: []string{"look"}, InText: true}, true},
+		"shown in a block":               {Command{Args: []string{"look"}}, false},
+		"named in a text, and not known": {Command{Args: []string{"see"}, InText: true}, false},
+		"shown in a text, with too many": {Command{Args: []string{"look", "x", "y"}, InText: true}, false},
+	} {
+		root := &cobra.Command{Use: "tool"}
+		root.AddCommand(&cobra.Command{Use: "look X", Args: cobra.ExactArgs(1), Run: func(*cobra.Command, []string) {}})
+		if err := tc.command.Accept(root); (err == nil) != tc.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
