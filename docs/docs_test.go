@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,14 +168,78 @@ func checkYAML(text string) error {
 	return nil
 }
 
-func TestLinksLeadSomewhere(t *testing.T) {
+// TestSequencesAreDrawn looks for what keeps Mermaid from drawing a sequence: a ";", which ends a statement, and participants without a
+// declaration, which are drawn beside it.
+func TestSequencesAreDrawn(t *testing.T) {
 	t.Parallel()
-	link := regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)\s]*)?\)`)
+	arrow := regexp.MustCompile(`^(\w+)-?->>(\w+):`)
+	drawn := 0
 	for path, page := range pages(t) {
-		for _, m := range link.FindAllStringSubmatch(page, -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
-				t.Errorf("%s: %v", path, err)
+		for _, b := range blocks(page) {
+			if b.kind != "mermaid" || !strings.HasPrefix(b.text, "sequenceDiagram") {
+				continue
+			}
+			drawn++
+			for line := range strings.Lines(b.text) {
+				line = strings.TrimSpace(line)
+				if strings.Contains(line, ";") {
+					t.Errorf("%s:%d: %q has a semicolon", path, b.line, line)
+				}
+				for _, who := range arrow.FindStringSubmatch(line) {
+					if !strings.Contains(who, ">") && !strings.Contains(b.text, "participant "+who+" as ") {
+						t.Errorf("%s:%d: there is no participant %q", path, b.line, who)
+					}
+				}
 			}
 		}
 	}
+	if drawn < 4 {
+		t.Errorf("only %d sequences", drawn)
+	}
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`\]\(([^)#:\s]*)(#[^)\s]*)?\)`)
+	all := pages(t)
+	for path, page := range all {
+		for _, m := range link.FindAllStringSubmatch(page, -1) {
+			to := path
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(path), m[1])
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+			if m[2] != "" && !slices.Contains(anchors(all[to]), m[2]) {
+				t.Errorf("%s: %s has no heading for %s", path, to, m[2])
+			}
+		}
+	}
+}
+
+// headings are the lines of a page that are one, outside of blocks.
+func headings(page string) []string {
+	var found []string
+	open := false
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(strings.TrimLeft(line, " "), "```") {
+			open = !open
+		}
+		if !open && regexp.MustCompile(`^#{1,6} `).MatchString(line) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+// anchors are what GitHub calls the headings of a page.
+func anchors(page string) []string {
+	var found []string
+	for _, h := range headings(page) {
+		h = strings.ToLower(strings.TrimLeft(h, "# "))
+		h = regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(h, "")
+		found = append(found, "#"+strings.ReplaceAll(h, " ", "-"))
+	}
+	return found
 }

@@ -4,48 +4,31 @@
 package ctl
 
 import (
-	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/internal/testenv/shown"
 )
 
-// TestDocumentedCommandsAreOnes checks commands and flags of each line of the documentation that runs plexusctl.
+// TestDocumentedCommandsAreOnes checks commands and flags of all that the documentation shows of plexusctl.
 func TestDocumentedCommandsAreOnes(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "plexusctl.md"))
+	commands, err := shown.Commands(filepath.Join("..", ".."), "plexusctl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := regexp.MustCompile(`(?m)^[#$] (?:.* -- /usr/bin/)?plexusctl ([^|>\n]*)`).FindAllStringSubmatch(string(text), -1)
-	if len(lines) < 10 {
-		t.Fatalf("%d lines found", len(lines))
+	if len(commands) < 25 {
+		t.Fatalf("only %d commands found", len(commands))
 	}
-	for _, line := range lines {
-		if err := accepts(Command(Environment{}), strings.Fields(line[1])); err != nil {
-			t.Errorf("plexusctl %s: %v", line[1], err)
+	for _, c := range commands {
+		if err := c.Accept(Command(Environment{})); err != nil {
+			t.Errorf("%s: plexusctl %s: %v", c.Where, strings.Join(c.Args, " "), err)
 		}
 	}
 }
 
 // accepts does all that precedes the run of a command.
-func accepts(root *cobra.Command, args []string) error {
-	cmd, args, err := root.Find(args)
-	if err != nil {
-		return err
-	}
-	cmd.InitDefaultHelpFlag()
-	if err := cmd.ParseFlags(args); err != nil {
-		return err
-	}
-	if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
-		return err
-	}
-	if cmd.PreRunE == nil {
-		return nil
-	}
-	return cmd.PreRunE(cmd, cmd.Flags().Args())
-}
+func accepts(root *cobra.Command, args []string) error { return shown.Accept(root, args) }
