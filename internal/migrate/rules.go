@@ -248,8 +248,8 @@ func splitMend(message string) (string, string) {
 			at = i
 		}
 	}
-	if at < 0 {
-		return message, ""
+	if at < 0 || !strings.Contains(message[:at], " ") {
+		return message, "" // a word alone says nothing: it is what the rest is about
 	}
 	return message[:at], message[at+2:]
 }

@@ -92,7 +92,7 @@ func Translate(in Input) (*Translation, error) {
 	t.unknown()
 	t.needed()
 	t.chained()
-	if err := t.assemble(); err != nil {
+	if err := t.assemble(); err != nil && !t.told() {
 		t.find(ConfInvalid, Error, "", err.Error(), "")
 	}
 	t.out.Changes = t.changes()
@@ -281,6 +281,13 @@ func (t *translator) assemble() error {
 	}
 	t.out.Configuration, t.out.Config = list, cfg
 	return nil
+}
+
+// told reports whether the reason why there is no configuration is among the findings: the key of the default network.
+func (t *translator) told() bool {
+	return t.plugin["clusterNetwork"] == nil && t.plugin["delegates"] == nil && slices.ContainsFunc(t.out.Findings, func(f Finding) bool {
+		return f.Severity == Error && slices.Contains([]string{"clusterNetwork", "delegates", "multusMasterCNI"}, f.Field)
+	})
 }
 
 // list puts the plugin where that of Multus stood.
