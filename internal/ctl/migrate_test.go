@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -33,6 +34,24 @@ func migrateNode(t *testing.T, stdin string, args ...string) (string, error) {
 	cmd.SetArgs(append([]string{"migrate"}, args...))
 	err := cmd.ExecuteContext(t.Context())
 	return out.String(), err
+}
+
+// TestMigrationCommandsAreOnes checks the lines of MIGRATION.md that run plexusctl.
+func TestMigrationCommandsAreOnes(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../MIGRATION.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile(`(?m)^(?:kubectl .* \| )?plexusctl ([^#\n]*)`).FindAllStringSubmatch(string(text), -1)
+	if len(lines) < 5 {
+		t.Fatalf("%d lines found", len(lines))
+	}
+	for _, line := range lines {
+		if err := accepts(Command(Environment{}), strings.Fields(line[1])); err != nil {
+			t.Errorf("plexusctl %s: %v", line[1], err)
+		}
+	}
 }
 
 func TestMigrateText(t *testing.T) {
@@ -223,9 +242,9 @@ spec: {config: '%s'}
 	}}
 	podLinks := func() map[string]string {
 		t.Helper()
-		links, err := netdev.NewLinux().Links(pod)
-		if err != nil {
-			t.Fatal(err)
+		links, e := netdev.NewLinux().Links(pod)
+		if e != nil {
+			t.Fatal(e)
 		}
 		found := map[string]string{}
 		for _, l := range links {
@@ -236,13 +255,13 @@ spec: {config: '%s'}
 		return found
 	}
 	testenv.Do(t, host, func() error {
-		result, err := cni.AddNetworkList(t.Context(), conf, rt)
-		if err != nil {
-			return fmt.Errorf("ADD: %w", err)
+		result, e := cni.AddNetworkList(t.Context(), conf, rt)
+		if e != nil {
+			return fmt.Errorf("ADD: %w", e)
 		}
-		got, err := types100.NewResultFromResult(result)
-		if err != nil {
-			return err
+		got, e := types100.NewResultFromResult(result)
+		if e != nil {
+			return e
 		}
 		if len(got.IPs) != 1 || !strings.HasPrefix(got.IPs[0].Address.String(), "10.220.0.") {
 			t.Errorf("the runtime was told %v", got.IPs)
@@ -250,8 +269,8 @@ spec: {config: '%s'}
 		if links := podLinks(); len(links) != 2 || links["eth0"] == "" || links["data"] == "" {
 			t.Errorf("the pod has %v", links)
 		}
-		if err := cni.DelNetworkList(t.Context(), conf, rt); err != nil {
-			return fmt.Errorf("DEL: %w", err)
+		if e = cni.DelNetworkList(t.Context(), conf, rt); e != nil {
+			return fmt.Errorf("DEL: %w", e)
 		}
 		return nil
 	})

@@ -298,12 +298,12 @@ func TestDefaultNetwork(t *testing.T) {
 		target Target
 		want   string // the configuration
 	}{
-		"the file that plexusd finds":                                 {`{"type": "multus", "clusterNetwork": "/etc/cni/net.d/10-a.conf"}`, Kubernetes, `{}`},
-		"another file":                                                {`{"type": "multus", "clusterNetwork": "/etc/cni/net.d/20-b.conf"}`, Kubernetes, `{"clusterNetwork":"/etc/cni/net.d/20-b.conf"}`},
-		"a copy of what plexusd finds":                                {`{"type": "multus", "delegates": [{"name": "a", "type": "bridge"}]}`, Kubernetes, `{}`},
-		"an inline network of its own":                                {`{"type": "multus", "delegates": [{"name": "c", "type": "bridge"}]}`, Kubernetes, `{"delegates":[{"name":"c","type":"bridge"}]}`},
-		"several inline networks":                                     {`{"type": "multus", "delegates": [{"name": "a", "type": "bridge"}, {"name": "c", "type": "ptp"}]}`, Kubernetes, `{"delegates":[{"name":"a","type":"bridge"},{"name":"c","type":"ptp"}]}`},
-		"a name":                                                      {`{"type": "multus", "clusterNetwork": "a"}`, Kubernetes, `{"clusterNetwork":"a"}`},
+		"the file that plexusd finds":  {`{"type": "multus", "clusterNetwork": "/etc/cni/net.d/10-a.conf"}`, Kubernetes, `{}`},
+		"another file":                 {`{"type": "multus", "clusterNetwork": "/etc/cni/net.d/20-b.conf"}`, Kubernetes, `{"clusterNetwork":"/etc/cni/net.d/20-b.conf"}`},
+		"a copy of what plexusd finds": {`{"type": "multus", "delegates": [{"name": "a", "type": "bridge"}]}`, Kubernetes, `{}`},
+		"an inline network of its own": {`{"type": "multus", "delegates": [{"name": "c", "type": "bridge"}]}`, Kubernetes, `{"delegates":[{"name":"c","type":"bridge"}]}`},
+		"several inline networks":      {`{"type": "multus", "delegates": [{"name": "a", "type": "bridge"}, {"name": "c", "type": "ptp"}]}`, Kubernetes, `{"delegates":[{"name":"a","type":"bridge"},{"name":"c","type":"ptp"}]}`},
+		"a name":                       {`{"type": "multus", "clusterNetwork": "a"}`, Kubernetes, `{"clusterNetwork":"a"}`},
 		"the file of Plexus, which Multus' daemon took for a network": {`{"type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/00-plexus.conflist"}`, Kubernetes, `{}`},
 		"that file, in a plain install":                               {`{"cniVersion": "1.0.0", "name": "n", "type": "multus", "clusterNetwork": "/etc/cni/net.d/00-plexus.conflist"}`, Plain, `{"cniVersion":"1.0.0","name":"n","plugins":[{"clusterNetwork":"/etc/cni/net.d/10-a.conf","type":"plexus"}]}`},
 		"none, in a plain install":                                    {`{"type": "multus"}`, Plain, `{"cniVersion":"0.3.1","name":"multus-cni-network","plugins":[{"clusterNetwork":"/etc/cni/net.d/10-a.conf","type":"plexus"}]}`},
@@ -459,12 +459,12 @@ func TestDevices(t *testing.T) {
 func TestSplitMend(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string][2]string{
-		"it is wrong: mend it":                        {"it is wrong", "mend it"},
-		"it is wrong":                                 {"it is wrong", ""},
-		"a: b: write one":                             {"a: b", "write one"},
+		"it is wrong: mend it": {"it is wrong", "mend it"},
+		"it is wrong":          {"it is wrong", ""},
+		"a: b: write one":      {"a: b", "write one"},
 		`x is missing: add "capabilities": {"a": 1}`:  {"x is missing", `add "capabilities": {"a": 1}`},
 		`name "a: b" is odd (see: there): correct it`: {`name "a: b" is odd (see: there)`, "correct it"},
-		"": {"", ""},
+		"":                       {"", ""},
 		`no end of "quote: here`: {`no end of "quote: here`, ""},
 	} {
 		if text, mend := splitMend(in); text != want[0] || mend != want[1] {
