@@ -1,0 +1,97 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package migrate
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Report is all that there is to tell.
+type Report struct {
+	Target Target `json:"target"`
+	// Read are the files that the configuration was read from.
+	Read []string `json:"read"`
+	// Configuration is for key plugin.json of ConfigMap plexus, or the configuration list; absent if there is no equal.
+	Configuration json.RawMessage `json:"configuration,omitempty"`
+	Keys          []Key           `json:"keys"`
+	Changes       []Change        `json:"changes"`
+	// Examined counts pods and networks; nil if none were given.
+	Examined *Counts   `json:"examined,omitempty"`
+	State    State     `json:"state"`
+	Findings []Finding `json:"findings"`
+	// Steps are what to do next, in order.
+	Steps []string `json:"steps"`
+}
+
+// NewReport puts together what became of in. objects may be nil for none.
+func NewReport(in Input, objects *Objects) (*Report, error) {
+	tr, err := Translate(in)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Target: in.Target, Configuration: tr.Configuration, Keys: tr.Keys, Changes: tr.Changes, Findings: tr.Findings}
+	for _, f := range []*File{in.Conf, in.Daemon} {
+		if f != nil {
+			r.Read = append(r.Read, f.Path)
+		}
+	}
+	if objects != nil {
+		findings, counts := Examine(tr, in.Root, objects)
+		r.Findings, r.Examined = append(r.Findings, findings...), &counts
+	}
+	state, findings := ReadState(in.Root, tr.StateDir)
+	r.State, r.Findings = state, append(r.Findings, findings...)
+	r.Steps = r.steps(in)
+	return r, nil
+}
+
+// Count is how many findings have a severity.
+func (r *Report) Count(s Severity) int {
+	n := 0
+	for _, f := range r.Findings {
+		if f.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+// steps are those of MIGRATION.md, as far as they have to be taken here.
+func (r *Report) steps(in Input) []string {
+	var steps []string
+	if n := r.Count(Error); n > 0 {
+		steps = append(steps, fmt.Sprintf("mend what is refused (errors: %d), and run plexusctl migrate again", n))
+	}
+	if r.Configuration == nil {
+		return steps
+	}
+	if r.Examined == nil && r.Target == Kubernetes {
+		steps = append(steps, "check pods and networks: kubectl get network-attachment-definitions,pods -A -o json | plexusctl migrate -f -")
+	}
+	old := "00-multus.conf in " + defaultNetDir
+	if in.Conf != nil {
+		old = in.Conf.Path
+	}
+	if r.Target == Plain {
+		steps = append(steps,
+			"install the programs: make install",
+			"write the configuration to "+defaultNetDir+"/00-plexus.conflist, and remove "+old)
+	} else {
+		steps = append(steps, "kubectl apply -k deploy/base, with an image that the nodes can pull")
+		if string(r.Configuration) != "{}" {
+			steps = append(steps,
+				"plexusctl migrate --write --out plexus.yaml; kubectl apply -f plexus.yaml; kubectl -n plexus-system rollout restart daemonset/plexusd")
+		}
+		step := "delete the DaemonSet of Multus, and on each node " + old
+		if in.Daemon != nil {
+			step += "; soon, as its daemon, where it looks for the default network by itself, takes 00-plexus.conflist for it when it starts anew"
+		}
+		steps = append(steps, step)
+	}
+	if r.State.Sandboxes > 0 {
+		steps = append(steps, fmt.Sprintf("leave %s: Plexus takes %d sandboxes down from it, each when its pod ends", r.State.Dir, r.State.Sandboxes))
+	}
+	return steps
+}
