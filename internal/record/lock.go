@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -73,7 +74,7 @@ func (s *Store[T]) acquire(ctx context.Context, path string, how int, temporary 
 			return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
 		}
 		if err := wait(ctx, f, how, temporary); err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
 		}
 		// The holder before us may have removed the file while we waited: then we have the lock of a file that nobody else
 		// will ever find, and must try the one that took its place.
@@ -138,8 +139,12 @@ func isAt(f *os.File, path string) bool {
 // flock is flock(2), done again when a signal interrupts it.
 func flock(f *os.File, how int) error {
 	for {
-		if err := syscall.Flock(int(f.Fd()), how); !errors.Is(err, syscall.EINTR) {
-			return err
+		err := syscall.Flock(int(f.Fd()), how)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, syscall.EINTR):
+			return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 	}
 }
