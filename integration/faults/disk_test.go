@@ -62,7 +62,24 @@ func diskFaults() []fault {
 			mends: "the plugin, and space. The record of before is whole, and the next DEL undoes all of it",
 		},
 		{
-			what: "No inodes are left", where: "a full tmpfs (`nr_inodes=`)",
+			what: "No inodes are left", where: "seccomp, on each file and folder there that would be new: ENOSPC",
+			breaks: func(n *node) func() {
+				n.decide = func(e event) syscall.Errno {
+					if e.name != "openat" && e.name != "mkdirat" || !strings.HasPrefix(e.about, n.path("state")+"/") {
+						return 0
+					}
+					if _, err := os.Lstat(e.about); err == nil {
+						return 0
+					}
+					return syscall.ENOSPC
+				}
+				return func() { n.decide = nil }
+			},
+			add:   io(freeSpace),
+			mends: "inodes. What is attached can go: a lock is another name of its record then",
+		},
+		{
+			what: "No inodes are left, and names take some", where: "a full tmpfs (`nr_inodes=`)",
 			prepare: tmpfs("state", "nr_inodes=64"),
 			breaks:  func(n *node) func() { return n.fillInodes("state") },
 			add:     io(freeSpace),
@@ -110,6 +127,13 @@ func diskFaults() []fault {
 				return func() { n.chmodAll("state", 0o700, 0o600) }
 			},
 			mends: "nothing has to be: Plexus runs as root",
+		},
+		{
+			what: "read: I/O error", where: "seccomp, on every read of a file there",
+			breaks: failing("read", syscall.EIO),
+			del:    io(checkDisk), delLeaves: "addresses, cache, links, record",
+			check: io(checkDisk), gc: io(checkDisk),
+			mends: "the disk; then DEL, which the runtime tries again by itself. What can not be read is not taken for damaged",
 		},
 		{
 			what: "write: I/O error", where: "seccomp, on every write to a file there",

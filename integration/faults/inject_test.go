@@ -38,10 +38,10 @@ type event struct {
 	about string
 }
 
-// names of the system calls that are told: those that change the disk, lock, or start a process.
+// names of the system calls that are told: those that read or change the disk, lock, or start a process.
 func names() map[uint32]string {
 	return map[uint32]string{
-		unix.SYS_OPENAT: "openat", unix.SYS_MKDIRAT: "mkdirat", unix.SYS_WRITE: "write", unix.SYS_FSYNC: "fsync", unix.SYS_UNLINKAT: "unlinkat",
+		unix.SYS_OPENAT: "openat", unix.SYS_MKDIRAT: "mkdirat", unix.SYS_READ: "read", unix.SYS_WRITE: "write", unix.SYS_FSYNC: "fsync", unix.SYS_UNLINKAT: "unlinkat",
 		unix.SYS_RENAMEAT2: "renameat2", unix.SYS_RENAMEAT: "renameat", unix.SYS_FLOCK: "flock", unix.SYS_CLONE: "clone", unix.SYS_EXECVE: "execve",
 	}
 }
@@ -246,9 +246,9 @@ func describe(got *notification, pid int) (event, bool) {
 		return e, len(fields) > 3 && fields[3] == strconv.Itoa(pid)
 	case "openat", "mkdirat", "unlinkat", "renameat", "renameat2":
 		e.about = readString(proc, got.Args[1])
-	case "write", "fsync", "flock":
+	case "read", "write", "fsync", "flock":
 		e.about, _ = os.Readlink(fmt.Sprintf("%s/fd/%d", proc, int32(got.Args[0])))
-		if strings.HasPrefix(e.about, "anon_inode:") {
+		if strings.HasPrefix(e.about, "anon_inode:") || e.name == "read" && (!strings.HasPrefix(e.about, "/") || strings.HasPrefix(e.about, "/proc/") || strings.HasPrefix(e.about, "/sys/")) {
 			return e, false
 		}
 	}

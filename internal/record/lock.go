@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -70,6 +71,9 @@ func (s *Store[T]) acquire(ctx context.Context, path string, how int, temporary 
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if temporary && errors.Is(err, syscall.ENOSPC) && linkLock(path) {
+			f, err = os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
 		}
@@ -83,6 +87,14 @@ func (s *Store[T]) acquire(ctx context.Context, path string, how int, temporary 
 		}
 		_ = f.Close()
 	}
+}
+
+// linkLock makes the lock file of a key another name of the key's document, which takes no inode: a disk without any would otherwise
+// keep what is on it from being undone, and so from going. Whoever replaces the document leaves this file as it is.
+func linkLock(path string) bool {
+	document := strings.TrimSuffix(path, suffixLock) + suffixDocument
+	err := os.Link(document, path)
+	return err == nil || errors.Is(err, fs.ErrExist)
 }
 
 // wait locks f, and closes it if that fails. flock(2) can not be interrupted, so it has a goroutine, which is told by ctx that

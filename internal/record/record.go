@@ -108,7 +108,7 @@ func (s *Store[T]) Load(key string) (*T, error) {
 	}
 	data, err := readFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", path, err)
+		return nil, fmt.Errorf("load %s: %w", path, withMend(s.dir, err))
 	}
 	v, err := decode[T](data)
 	if err != nil {
