@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,9 +23,6 @@ import (
 
 // System calls of a process are failed, or the process killed at them, by a seccomp filter that has them told to this test
 // (seccomp_unotify(2), Linux 5.5). It counts them over all threads, and takes no other program, as strace would.
-
-// filterEnv makes this binary install the filter and become the program that it names; descriptor 3 is a socket for the listener.
-const filterEnv = "PLEXUS_TEST_FILTER"
 
 // event is a system call that is about to be made.
 type event struct {
@@ -76,25 +71,6 @@ func filter() []unix.SockFilter {
 	return append(f, ret(unix.SECCOMP_RET_ALLOW))
 }
 
-// filterAndExec installs the filter, hands its listener to the parent, and becomes program.
-func filterAndExec(program string) error {
-	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("no new privileges: %w", err)
-	}
-	code := filter()
-	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	listener, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))
-	if errno != 0 {
-		return fmt.Errorf("install the filter: %w", errno)
-	}
-	if err := unix.Sendmsg(3, []byte{1}, unix.UnixRights(int(listener)), nil, 0); err != nil {
-		return fmt.Errorf("hand over the listener: %w", err)
-	}
-	environ := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, filterEnv+"=") })
-	return unix.Exec(program, []string{program}, environ)
-}
-
 // What struct seccomp_notif and struct seccomp_notif_resp are.
 type (
 	notification struct {
@@ -129,19 +105,18 @@ func (n *node) inject(verb string, decide func(event) syscall.Errno) outcome {
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	defer cancel()
 	cmd := n.command(ctx, verb)
-	cmd.Env = append(cmd.Env, filterEnv+"="+cmd.Path)
-	self, err := os.Executable()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	cmd.Path, cmd.Args = self, []string{self}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	filterer := filepath.Join(testenv.Build(n.t, "./integration/faults/filter"), "filter")
+	cmd.Path, cmd.Args = filterer, []string{filterer, n.plexus}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "socket")
 	cmd.ExtraFiles = []*os.File{theirs}
-	err = cmd.Start()
+	code := filter()
+	if _, err = unix.Write(pair[0], unsafe.Slice((*byte)(unsafe.Pointer(&code[0])), len(code)*int(unsafe.Sizeof(code[0])))); err == nil {
+		err = cmd.Start()
+	}
 	_ = theirs.Close()
 	if err != nil {
 		n.t.Fatal(err)

@@ -4,6 +4,7 @@
 package faults
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -120,11 +121,14 @@ func clockFaults() []fault {
 			mends: "nothing has to be: what its plugin never attached is given up, as it is five minutes after the ADD",
 		},
 	}
-	for name, years := range map[string]int{"The clock was ahead at ADD": 1, "The clock was behind at ADD": -10} {
+	for _, wrong := range []struct {
+		what  string
+		years int
+	}{{"The clock was ahead at ADD", 1}, {"The clock was behind at ADD", -10}} {
 		faults = append(faults, fault{
-			what: name, where: "`began` of the record",
+			what: wrong.what, where: fmt.Sprintf("`began` of the record is %+d years from now", wrong.years),
 			begin:  attached,
-			breaks: func(n *node) func() { n.beganAt(time.Now().AddDate(years, 0, 0)); return nil },
+			breaks: func(n *node) func() { n.beganAt(time.Now().AddDate(wrong.years, 0, 0)); return nil },
 			mends:  "nothing has to be",
 		})
 	}
