@@ -186,7 +186,8 @@ func (a *Attachment) neverWas(undo error, began time.Time) bool {
 	if errors.Is(undo, context.DeadlineExceeded) || errors.Is(undo, context.Canceled) || errors.Is(undo, ErrKilled) {
 		return false // a plugin that was cut short may have done anything
 	}
-	return a.AddError != "" && undo.Error() == a.AddError && !began.IsZero() && time.Since(began) > giveUpAfter
+	return a.AddError != "" && undo.Error() == a.AddError && !began.IsZero() &&
+		time.Since(began).Abs() > giveUpAfter // a clock that was ahead at ADD must not keep the pod until then
 }
 
 func (e *Executor) warn(text string) {

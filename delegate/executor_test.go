@@ -350,6 +350,7 @@ func TestAnAttachmentIsGivenUpOnlyWhenItsPluginsNeverDidAnything(t *testing.T) {
 		want  bool
 	}{
 		"refused on ADD and, for long, on DEL":         {Attachment{AddError: refused.Error()}, refused, longAgo, true},
+		"the clock was ahead at ADD":                   {Attachment{AddError: refused.Error()}, refused, time.Now().AddDate(1, 0, 0), true},
 		"the cause may pass":                           {Attachment{AddError: refused.Error()}, refused, time.Now(), false},
 		"DEL fails otherwise than ADD":                 {Attachment{AddError: refused.Error()}, errors.New("plugin bridge: busy"), longAgo, false},
 		"it was attached":                              {Attachment{State: Attached}, refused, longAgo, false},

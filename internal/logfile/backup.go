@@ -90,10 +90,18 @@ func splitExt(path string) (string, string) {
 }
 
 // split divides the backups that were there before a rotation, the newest first, into those to keep beside the new one and those
-// to remove.
+// to remove. Those of the future, from before the clock was set back, are the oldest: or else they would be kept, and new ones go.
 func split(backups []backup, opts Options, now time.Time) ([]backup, []backup) {
-	var kept, expired []backup
+	var past, future []backup
 	for _, b := range backups {
+		if b.rotated.After(now) {
+			future = append(future, b)
+		} else {
+			past = append(past, b)
+		}
+	}
+	var kept, expired []backup
+	for _, b := range slices.Concat(past, future) {
 		tooOld := opts.MaxAgeDays > 0 && b.rotated.Before(now.AddDate(0, 0, -opts.MaxAgeDays))
 		if tooOld || len(kept)+1 >= opts.MaxBackups {
 			expired = append(expired, b)

@@ -165,6 +165,24 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+func TestBackupsOfBeforeTheClockWasSetBackGoFirst(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), newClock()
+	f := openSmall(t, filepath.Join(dir, "a.log"), 8, Options{MaxBackups: 2}, now.now)
+	write(t, f, "first.")
+	now.advance(1000 * time.Hour)
+	write(t, f, "second.")
+	now.advance(-1000 * time.Hour)
+	for _, s := range []string{"third.", "fourth."} {
+		now.advance(time.Hour)
+		write(t, f, s)
+	}
+	want := map[string]string{"a.log": "fourth.", "a-20260329T020203Z.log": "second.", "a-20260329T030203Z.log": "third."}
+	if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
 func TestOnlyOwnBackupsAreRemoved(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), newClock()

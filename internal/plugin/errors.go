@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -68,6 +69,9 @@ func code(err error) uint {
 		return types.ErrDecodingFailure
 	}
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return types.ErrIOFailure
+	}
+	if _, ok := errors.AsType[*os.LinkError](err); ok { // of a rename
 		return types.ErrIOFailure
 	}
 	return types.ErrInternal

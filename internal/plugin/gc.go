@@ -136,7 +136,7 @@ func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool,
 		return err
 	}
 	var dead []*delegate.Plan
-	var errs []error
+	errs := []error{c.keepUnrecorded(keys, valid, g)}
 	users := map[string]string{} // a container that is not dead, by network namespace
 	for _, k := range keys {
 		plan, err := c.loadRecord(k)
@@ -164,6 +164,30 @@ func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool,
 		if err := c.collect(ctx, key(plan.Sandbox), plan); err != nil {
 			errs = append(errs, fmt.Errorf("container %s: %w", plan.Sandbox.ContainerID, err))
 			g.addAlive(plan) // what is left is still held
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepUnrecorded has what libcni's cache tells of living sandboxes kept that have no record: it is lost, or was set aside by a CHECK.
+func (c *call) keepUnrecorded(keys []string, valid map[types.GCAttachment]bool, g *collection) error {
+	var errs []error
+	for a := range valid {
+		sandbox := delegate.Sandbox{ContainerID: a.ContainerID, IfName: a.IfName}
+		if slices.Contains(keys, key(sandbox)) {
+			continue
+		}
+		plan, unreadable, err := legacy.FromCache(c.cfg.CNIDir, sandbox)
+		if err == nil && len(unreadable) > 0 {
+			err = fmt.Errorf("%w: container %s has no record, and of libcni's cache %v can not be read: nothing is called stale until its DEL", record.ErrCorrupt, a.ContainerID, unreadable)
+		}
+		if err != nil {
+			g.unknown = true
+			errs = append(errs, err)
+		}
+		if plan != nil {
+			g.addLists(plan)
+			g.addAlive(plan)
 		}
 	}
 	return errors.Join(errs...)

@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -69,11 +71,14 @@ func (s *Store[T]) acquire(ctx context.Context, path string, how int, temporary 
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if temporary && errors.Is(err, syscall.ENOSPC) && linkLock(path) {
+			f, err = os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
 		}
 		if err := wait(ctx, f, how, temporary); err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
 		}
 		// The holder before us may have removed the file while we waited: then we have the lock of a file that nobody else
 		// will ever find, and must try the one that took its place.
@@ -82,6 +87,14 @@ func (s *Store[T]) acquire(ctx context.Context, path string, how int, temporary 
 		}
 		_ = f.Close()
 	}
+}
+
+// linkLock makes the lock file of a key another name of the key's document, which takes no inode: a disk without any would otherwise
+// keep what is on it from being undone, and so from going. Whoever replaces the document leaves this file as it is.
+func linkLock(path string) bool {
+	document := strings.TrimSuffix(path, suffixLock) + suffixDocument
+	err := os.Link(document, path)
+	return err == nil || errors.Is(err, fs.ErrExist)
 }
 
 // wait locks f, and closes it if that fails. flock(2) can not be interrupted, so it has a goroutine, which is told by ctx that
@@ -138,8 +151,12 @@ func isAt(f *os.File, path string) bool {
 // flock is flock(2), done again when a signal interrupts it.
 func flock(f *os.File, how int) error {
 	for {
-		if err := syscall.Flock(int(f.Fd()), how); !errors.Is(err, syscall.EINTR) {
-			return err
+		err := syscall.Flock(int(f.Fd()), how)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, syscall.EINTR):
+			return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 	}
 }

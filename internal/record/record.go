@@ -108,7 +108,7 @@ func (s *Store[T]) Load(key string) (*T, error) {
 	}
 	data, err := readFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", path, err)
+		return nil, fmt.Errorf("load %s: %w", path, withMend(s.dir, err))
 	}
 	v, err := decode[T](data)
 	if err != nil {
@@ -292,6 +292,8 @@ func withMend(dir string, err error) error {
 		return fmt.Errorf("%w; free space or inodes on the file system of %s", err, dir)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w; mount the file system of %s read-write", err, dir)
+	case errors.Is(err, syscall.ENOLCK):
+		return fmt.Errorf("%w; the file system of %s has no locks: use a local one", err, dir)
 	case errors.Is(err, syscall.EIO):
 		return fmt.Errorf("%w; check the disk that holds %s", err, dir)
 	default:

@@ -6,6 +6,7 @@ package record_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -121,6 +122,39 @@ func TestLoadOfWhatIsNoDocumentIsCorrupt(t *testing.T) {
 				t.Errorf("Keys: %q, %v", keys, err)
 			}
 		})
+	}
+}
+
+func TestNoDamageIsTakenForAnotherDocument(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := record.Open[doc](dir)
+	want := &doc{Version: 7, Name: "net1", Args: map[string]any{"ip": "10.1.2.3"}, Raw: json.RawMessage(`{"type":"bridge","mtu":1500}`)}
+	must(t, s.Save("k", want))
+	path := filepath.Join(dir, "k.json")
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	try := func(how string, damaged []byte) {
+		t.Helper()
+		must(t, os.WriteFile(path, damaged, 0o600))
+		got, err := s.Load("k")
+		if err != nil && !errors.Is(err, record.ErrCorrupt) {
+			t.Errorf("%s: %v, want ErrCorrupt", how, err)
+		}
+		if err == nil && !cmp.Equal(want, got) {
+			t.Errorf("%s: loaded as %+v", how, got)
+		}
+	}
+	for i := range whole {
+		for bit := range 8 {
+			damaged := slices.Clone(whole)
+			damaged[i] ^= 1 << bit
+			try(fmt.Sprintf("bit %d of byte %d", bit, i), damaged)
+		}
+		try(fmt.Sprintf("cut off at byte %d", i), whole[:i])
+		zeroed := slices.Clone(whole)
+		clear(zeroed[i:])
+		try(fmt.Sprintf("zeros from byte %d", i), zeroed)
 	}
 }
 
