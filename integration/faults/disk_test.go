@@ -36,12 +36,14 @@ const (
 
 func diskFaults() []fault {
 	io := func(says string) answer { return answer{codeIO, says} }
+	unavailable := func(says string) answer { return answer{codeNotAvailable, says} }
 	return []fault{
 		{
 			what: "No space is left", where: "a full tmpfs (`size=`)",
 			prepare: tmpfs("state", "size=256k"),
 			breaks:  func(n *node) func() { return n.fill("state") },
 			add:     io(freeSpace),
+			status:  unavailable(freeSpace),
 			mends:   "space. Nothing has been attached without a record; what is attached can go",
 		},
 		{
@@ -58,7 +60,7 @@ func diskFaults() []fault {
 			},
 			add: answer{codeIO, freeSpace}, addLeaves: "addresses, cache, links, record",
 			del: answer{codeIO, freeSpace}, delLeaves: "addresses, cache, links, record",
-			gc:    answer{codeIO, freeSpace},
+			gc: answer{codeIO, freeSpace}, status: unavailable(freeSpace),
 			mends: "the plugin, and space. The record of before is whole, and the next DEL undoes all of it",
 		},
 		{
@@ -84,7 +86,7 @@ func diskFaults() []fault {
 			breaks:  func(n *node) func() { return n.fillInodes("state") },
 			add:     io(freeSpace),
 			del:     io(freeSpace), delLeaves: "addresses, cache, links, record",
-			check: io(freeSpace), gc: io(freeSpace),
+			check: io(freeSpace), gc: io(freeSpace), status: unavailable(freeSpace),
 			mends: "inodes; then DEL, which the runtime tries again by itself",
 		},
 		{
@@ -94,7 +96,7 @@ func diskFaults() []fault {
 				n.remount("state", unix.MS_RDONLY)
 				return func() { n.remount("state", 0) }
 			},
-			add: io(mountRW), del: io(mountRW), delLeaves: "addresses, cache, links, record", check: io(mountRW), gc: io(mountRW),
+			add: io(mountRW), del: io(mountRW), delLeaves: "addresses, cache, links, record", check: io(mountRW), gc: io(mountRW), status: unavailable(mountRW),
 			mends: "a mount that can be written; then DEL, which the runtime tries again by itself",
 		},
 		{
@@ -117,7 +119,7 @@ func diskFaults() []fault {
 					n.rename("away", "state")
 				}
 			},
-			add: io("not a directory"), addLeaves: fileInPlace, del: io("not a directory"), delLeaves: "addresses, links, " + fileInPlace, check: io("not a directory"), gc: io("not a directory"),
+			add: io("not a directory"), addLeaves: fileInPlace, del: io("not a directory"), delLeaves: "addresses, links, " + fileInPlace, check: io("not a directory"), gc: io("not a directory"), status: unavailable("not a directory"),
 			mends: "the folder in its place",
 		},
 		{

@@ -35,6 +35,9 @@ func (c *call) status(ctx context.Context) error {
 	if f := c.cfg.ReadinessIndicatorFile; f != "" && !fileExists(f) {
 		return fmt.Errorf("the default network is not ready: its readinessindicatorfile %s does not exist yet", f)
 	}
+	if err := c.records.Writable(); err != nil {
+		return err
+	}
 	src, err := c.Source(c.cfg)
 	if err != nil {
 		return err

@@ -300,3 +300,31 @@ func withMend(dir string, err error) error {
 		return err
 	}
 }
+
+// accessible is W_OK|X_OK of access(2).
+const accessible = 2 | 1
+
+// Writable reports why no document can be written now, as far as can be told without writing one.
+func (s *Store[T]) Writable() error {
+	dir := s.dir
+	for {
+		err := syscall.Access(dir, accessible)
+		if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
+			dir = filepath.Dir(dir) // the first Save makes it
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("records can not be written: %w", withMend(s.dir, &fs.PathError{Op: "access", Path: dir, Err: err}))
+		}
+		break
+	}
+	var of syscall.Statfs_t
+	if err := syscall.Statfs(dir, &of); err != nil {
+		return fmt.Errorf("records can not be written: %w", withMend(s.dir, &fs.PathError{Op: "statfs", Path: dir, Err: err}))
+	}
+	// File systems that have no fixed number of inodes tell of none at all.
+	if of.Bfree == 0 && of.Blocks > 0 || of.Ffree == 0 && of.Files > 0 {
+		return fmt.Errorf("records can not be written: %w", withMend(s.dir, &fs.PathError{Op: "statfs", Path: dir, Err: syscall.ENOSPC}))
+	}
+	return nil
+}
