@@ -91,8 +91,14 @@ func (r *run) run(ctx context.Context, need string) error {
 	if err != nil {
 		return err
 	}
+	if len(daemons) == 0 && r.privileged {
+		// Why it does not run is what the command may have to find out.
+		if daemons, err = r.kube.places(ctx, r.namespace, r.node); err != nil {
+			return err
+		}
+	}
 	if len(daemons) == 0 {
-		return fmt.Errorf("no plexusd runs in namespace %s%s: install Plexus, or name its namespace with --plexus-namespace", r.namespace, cmp.Or(on(r.node), " on any node"))
+		return r.noDaemon()
 	}
 	if format := r.flag("output"); len(daemons) > 1 && !slices.Contains([]string{"", "table", "text", "wide"}, format) {
 		return fmt.Errorf("--output %s is for one node, and plexusd runs on %d: name one with --node, or a pod", format, len(daemons))
@@ -105,6 +111,14 @@ func (r *run) run(ctx context.Context, need string) error {
 		errs = append(errs, r.runOn(ctx, d))
 	}
 	return errors.Join(errs...)
+}
+
+func (r *run) noDaemon() error {
+	mend := "install Plexus, or name its namespace with --plexus-namespace"
+	if !r.privileged {
+		mend += "; if it is installed and does not start, add --privileged, which needs no daemon"
+	}
+	return fmt.Errorf("no plexusd runs in namespace %s%s: %s", r.namespace, cmp.Or(on(r.node), " on any node"), mend)
 }
 
 func on(node string) string {

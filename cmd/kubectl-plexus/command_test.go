@@ -62,6 +62,13 @@ func (c *cluster) daemons(_ context.Context, namespace, node string) ([]daemon, 
 	return found, nil
 }
 
+func (c *cluster) places(_ context.Context, namespace, node string) ([]daemon, error) {
+	if c.nodes == nil {
+		return nil, nil
+	}
+	return []daemon{{node: node, image: namespace + "/image"}}, nil
+}
+
 func (c *cluster) privileged(_ context.Context, namespace string, beside daemon, deadline time.Duration) (container, func(), error) {
 	c.log("make privileged pod in %s on %s for %v", namespace, beside.node, deadline)
 	return container{namespace: namespace, pod: "own", name: "plexusctl"}, func() { c.log("delete it") }, c.fail
@@ -118,10 +125,17 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 				"net/own/plexusctl: " + ctlName + " capture --until-eof --root=/host --duration=2h0m0s --write=- -- current/web net1", "delete it",
 			},
 		},
-		"a capture without privilege":        {args: "capture web net1 -w -", says: "add --privileged"},
-		"stats without privilege":            {args: "stats web", says: "or run `plexusctl stats` on the node"},
-		"a pod without a node":               {args: "status pending", says: "pod current/pending has no node yet"},
-		"a node without a daemon":            {args: "status --node n9", says: "no plexusd runs in namespace plexus-system on node n9"},
+		"a capture without privilege": {args: "capture web net1 -w -", says: "add --privileged"},
+		"stats without privilege":     {args: "stats web", says: "or run `plexusctl stats` on the node"},
+		"a pod without a node":        {args: "status pending", says: "pod current/pending has no node yet"},
+		"a node without a daemon":     {args: "status --node n9", says: "no plexusd runs in namespace plexus-system on node n9: install Plexus, or name its namespace with --plexus-namespace; if it is installed and does not start, add --privileged"},
+		"a node whose daemon does not start, with privilege": {
+			args: "doctor --node n9 --privileged",
+			calls: []string{
+				"make privileged pod in plexus-system on n9 for 1h0m0s",
+				"plexus-system/own/plexusctl: " + ctlName + " doctor --until-eof --root=/host --", "delete it",
+			},
+		},
 		"JSON of all nodes":                  {args: "status -o json", says: "name one with --node"},
 		"flags are checked here":             {args: "status web -o xml", says: `--output "xml"`},
 		"capture needs a file":               {args: "capture web net1 --privileged", says: "-w FILE"},

@@ -32,6 +32,8 @@ type kube interface {
 	pod(ctx context.Context, namespace, name string) (pod, error)
 	// daemons finds plexusd, on one node or on all.
 	daemons(ctx context.Context, namespace, node string) ([]daemon, error)
+	// places are where plexusd should run, by its DaemonSet: one node, or all. They have no pod.
+	places(ctx context.Context, namespace, node string) ([]daemon, error)
 	// privileged makes a pod beside a daemon that can do everything on the node, and returns what deletes it.
 	privileged(ctx context.Context, namespace string, beside daemon, deadline time.Duration) (container, func(), error)
 	// exec runs a program in a container, and tells it by the end of its input when ctx is done.
@@ -43,7 +45,7 @@ type pod struct{ namespace, name, node string }
 
 func (p pod) ref() string { return p.namespace + "/" + p.name }
 
-// daemon is a plexusd.
+// daemon is a plexusd, or where one should be.
 type daemon struct{ name, node, container, image string }
 
 // container is where a program can be run.
@@ -117,6 +119,37 @@ func (k *kubectl) daemons(ctx context.Context, namespace, node string) ([]daemon
 			c := o.Spec.Containers[0]
 			found = append(found, daemon{name: o.Metadata.Name, node: o.Spec.NodeName, container: c.Name, image: c.Image})
 		}
+	}
+	return found, nil
+}
+
+func (k *kubectl) places(ctx context.Context, namespace, node string) ([]daemon, error) {
+	var sets struct {
+		Items []struct {
+			Spec struct {
+				Template object `json:"template"`
+			} `json:"spec"`
+		} `json:"items"`
+	}
+	if err := k.get(ctx, &sets, "get", "daemonsets", "-n", namespace, "-l", "app.kubernetes.io/name=plexus", "-o", "json"); err != nil {
+		return nil, err
+	}
+	if len(sets.Items) == 0 || len(sets.Items[0].Spec.Template.Spec.Containers) == 0 {
+		return nil, nil
+	}
+	image := sets.Items[0].Spec.Template.Spec.Containers[0].Image
+	if node != "" {
+		return []daemon{{node: node, image: image}}, nil
+	}
+	var nodes struct {
+		Items []object `json:"items"`
+	}
+	if err := k.get(ctx, &nodes, "get", "nodes", "-o", "json"); err != nil {
+		return nil, err
+	}
+	var found []daemon
+	for _, n := range nodes.Items {
+		found = append(found, daemon{node: n.Metadata.Name, image: image})
 	}
 	return found, nil
 }

@@ -50,6 +50,10 @@ func fakeKubectl(dir string, args []string) int {
 	case args[0] == "get" && slices.Contains(args, "pods"):
 		fmt.Print(`{"items":[{"metadata":{"name":"d1","namespace":"plexus-system"},"spec":{"nodeName":"n1","containers":[{"name":"plexusd","image":"plexus:1"}]},"status":{"phase":"Running"}},
 			{"metadata":{"name":"d0"},"spec":{"nodeName":"n1","containers":[{"name":"plexusd"}]},"status":{"phase":"Failed"}}]}`)
+	case args[0] == "get" && slices.Contains(args, "daemonsets"):
+		fmt.Print(`{"items":[{"spec":{"template":{"spec":{"containers":[{"name":"plexusd","image":"plexus:1"}]}}}}]}`)
+	case args[0] == "get" && slices.Contains(args, "nodes"):
+		fmt.Print(`{"items":[{"metadata":{"name":"n1"}},{"metadata":{"name":"n2"}}]}`)
 	case args[0] == "get":
 		fmt.Print(`{"metadata":{"name":"web","namespace":"shop"},"spec":{"nodeName":"n1"}}`)
 	case args[0] == "create":
@@ -153,6 +157,19 @@ func TestKubectlsErrorIsItsOwn(t *testing.T) {
 	err := cmd.ExecuteContext(t.Context())
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 3 || stderr.String() != "Error from server (NotFound)\n" {
 		t.Errorf("error %v, stderr %q; want kubectl's", err, stderr)
+	}
+}
+
+func TestPlacesAreThoseOfTheDaemonSet(t *testing.T) {
+	k, _, _ := newFake(t)
+	for node, want := range map[string][]daemon{
+		"":   {{node: "n1", image: "plexus:1"}, {node: "n2", image: "plexus:1"}},
+		"n9": {{node: "n9", image: "plexus:1"}},
+	} {
+		got, err := k.places(t.Context(), "plexus-system", node)
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(daemon{})); err != nil || diff != "" {
+			t.Errorf("node %q: %v (-want +got):\n%s", node, err, diff)
+		}
 	}
 }
 

@@ -224,7 +224,11 @@ func (n *node) gatherNetworks() {
 		}
 		for i := range r.plan.Attachments {
 			a := &r.plan.Attachments[i]
-			add(network{name: cmp.Or(a.Network, a.List.Name()), list: a.List, from: "the record of pod " + r.plan.Pod.String(), isDefault: a.Default})
+			from := "the configuration of network " + cmp.Or(a.Network, a.List.Name())
+			if strings.Contains(a.Network, "/") {
+				from = "NetworkAttachmentDefinition " + a.Network
+			}
+			add(network{name: cmp.Or(a.Network, a.List.Name()), list: a.List, from: from, isDefault: a.Default})
 		}
 	}
 }
