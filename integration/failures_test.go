@@ -94,6 +94,14 @@ func TestAFailedCallIsOneLineOfTheLog(t *testing.T) {
 	if _, err := p.start("ADD").wait(); err == nil {
 		t.Fatal("it succeeds")
 	}
+	p = h.pod("db", "mgmt-net")
+	p.add()
+	h.conf["binDir"] = t.TempDir()
+	for _, verb := range []string{"CHECK", "DEL"} {
+		if _, err := p.start(verb).wait(); err == nil {
+			t.Fatal("it succeeds")
+		}
+	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -104,12 +112,14 @@ func TestAFailedCallIsOneLineOfTheLog(t *testing.T) {
 			failed = append(failed, line)
 		}
 	}
-	if len(failed) != 2 {
+	if len(failed) != 4 {
 		t.Fatalf("%d lines at level ERROR, want one for each call:\n%s", len(failed), text)
 	}
 	for i, want := range [][]string{
 		{"verb=ADD", "pod=default/web", "containerID=", `step="attach lost0"`, "network=default/lost", "interface=lost0", "error=", "nic-of-another-node"},
 		{"verb=ADD", "pod=default/none", "step=lookup", "no-such-network"},
+		{"verb=CHECK", "pod=default/db", "step=check", "network=", "interface=", `no plugin \"bridge\"`},
+		{"verb=DEL", "pod=default/db", `step="detach net1"`, "network=default/mgmt-net", "interface=net1"},
 	} {
 		for _, part := range want {
 			if !strings.Contains(failed[i], part) {

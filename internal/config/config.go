@@ -131,7 +131,7 @@ type document struct {
 	GlobalNamespaces *string `json:"globalNamespaces"`
 	// Configurations of NADs with an empty spec, and of names without a NAD. Default: [DefaultConfDir].
 	ConfDir string `json:"confDir"`
-	// Records, and libcni's result cache. Default: [DefaultCNIDir].
+	// Records, locks, and libcni's result cache. Default: [DefaultCNIDir].
 	CNIDir string `json:"cniDir"`
 	// State of the meta-plugin that was here before; its sandboxes are taken down from it. Default: [DefaultLegacyCNIDir].
 	LegacyCNIDir string `json:"legacyCNIDir"`

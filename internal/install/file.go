@@ -140,12 +140,13 @@ func (p Programs) Install() error {
 	return nil
 }
 
-// missing reports whether one of the programs is not there.
-func (p Programs) missing() bool {
-	return slices.ContainsFunc(p.Names, func(name string) bool {
+// missing are those of the programs that are not there.
+func (p Programs) missing() Programs {
+	p.Names = slices.DeleteFunc(slices.Clone(p.Names), func(name string) bool {
 		_, err := os.Lstat(filepath.Join(p.To, name))
-		return errors.Is(err, fs.ErrNotExist)
+		return !errors.Is(err, fs.ErrNotExist)
 	})
+	return p
 }
 
 func binary(from, to string) error {

@@ -381,23 +381,43 @@ func TestT12BinariesReplaceARunningOne(t *testing.T) {
 
 func TestKeepPutsBackAPluginThatSomebodyTakesAway(t *testing.T) {
 	t.Parallel()
-	from, to := folder(t, map[string]string{"plexus": "one"}), t.TempDir()
+	from, to := folder(t, map[string]string{"plexus": "ours", "plexusd": "ours"}), folder(t, map[string]string{"plexusd": "another release's"})
 	node := &Node{
-		Conf:     Conf{Dir: t.TempDir(), SocketDir: "/run/plexus"},
-		Programs: Programs{From: from, To: to, Names: []string{"plexus"}},
+		Conf:     Conf{Dir: folder(t, map[string]string{"10-flannel.conflist": flannel}), SocketDir: "/run/plexus"},
+		Programs: Programs{From: from, To: to, Names: []string{"plexus", "plexusd"}},
 		Log:      slog.New(slog.DiscardHandler),
 	}
 	keep(t, node)
 	plugin := filepath.Join(to, "plexus")
-	awaitFile(t, plugin, "one")
-	if err := os.Remove(plugin); err != nil {
+	for range 2 {
+		awaitFile(t, plugin, "ours")
+		if err := os.Remove(plugin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitFile(t, plugin, "ours")
+	if got := read(t, filepath.Join(to, "plexusd")); got != "another release's" {
+		t.Errorf("what is there is replaced by %q", got)
+	}
+}
+
+func TestAPluginThatCanNotBePutBackIsNoReadyNode(t *testing.T) {
+	t.Parallel()
+	node := &Node{
+		Conf:     Conf{Dir: folder(t, map[string]string{"10-flannel.conflist": flannel}), SocketDir: "/run/plexus"},
+		Programs: Programs{From: t.TempDir(), To: t.TempDir(), Names: []string{"plexus"}},
+		Log:      slog.New(slog.DiscardHandler),
+	}
+	node.writeConf()
+	if err := node.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	awaitFile(t, plugin, "one")
-	// One of another release is its owner's business.
-	write(t, filepath.Join(from, "plexus"), "two")
-	if node.Programs.missing() || read(t, plugin) != "one" {
-		t.Error("what is there is replaced")
+	if next := node.putBackPrograms(); !next.failed || node.Ready() == nil {
+		t.Errorf("turn %+v, ready: %v", next, node.Ready())
+	}
+	write(t, filepath.Join(node.Programs.From, "plexus"), "x")
+	if next := node.putBackPrograms(); next.failed || node.Ready() != nil {
+		t.Errorf("turn %+v, ready: %v", next, node.Ready())
 	}
 }
 

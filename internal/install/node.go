@@ -48,10 +48,13 @@ type Node struct {
 	written []byte
 	told    string
 	contest contest
+	// takers is the same of the programs.
+	takers contest
 
-	mu    sync.Mutex
-	state error
-	tried bool
+	mu       sync.Mutex
+	state    error
+	programs error
+	tried    bool
 }
 
 // Ready is the error, if any, because of which pods do not come to Plexus on this node, or not as they should.
@@ -61,7 +64,7 @@ func (n *Node) Ready() error {
 	if !n.tried {
 		return errors.New("the network configuration has not been written yet")
 	}
-	return n.state
+	return errors.Join(n.state, n.programs)
 }
 
 // Keep writes the configuration, and again whenever the primary's changes, until ctx ends; the same for the kubeconfig and the service
@@ -239,15 +242,24 @@ func (n *Node) writeKubeconfig() turn {
 
 // putBackPrograms leaves those alone that are there, also if they are others: two releases must not fight for a name.
 func (n *Node) putBackPrograms() turn {
-	if !n.Programs.missing() {
-		return turn{}
+	missing := n.Programs.missing()
+	var err error
+	if len(missing.Names) > 0 {
+		err = missing.Install()
 	}
-	if err := n.Programs.Install(); err != nil {
+	n.mu.Lock()
+	n.programs = err
+	n.mu.Unlock()
+	switch {
+	case err != nil:
 		n.Log.Error("programs not put back: no pod starts without them", "error", err)
 		return turn{failed: true}
+	case len(missing.Names) == 0:
+		return turn{}
 	}
-	n.Log.Warn("somebody took Plexus' programs away; they are there again", "folder", n.Programs.To)
-	return turn{rest: firstRest}
+	rest := n.takers.rest(time.Now(), true)
+	n.Log.Warn("somebody took Plexus' programs away; they are there again", "folder", n.Programs.To, "programs", missing.Names, "nextLookIn", rest)
+	return turn{rest: rest}
 }
 
 // Uninstall takes the configuration off the node, so that the runtime calls the primary again, and then what it needed. What

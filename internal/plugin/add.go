@@ -184,6 +184,7 @@ func (c *call) complete(ctx context.Context, src source.Source, plan *delegate.P
 	}
 	// Before anything is undone: an undo saves the same record.
 	if err := <-saved; err != nil {
+		c.trace.fail("complete")
 		return fmt.Errorf("record the attachments: %w", err)
 	}
 	if reported != nil {
@@ -194,7 +195,7 @@ func (c *call) complete(ctx context.Context, src source.Source, plan *delegate.P
 
 // rollBack undoes a failed ADD. The cause stays what the caller is told first.
 func (c *call) rollBack(ctx context.Context, plan *delegate.Plan, cause error) error {
-	c.trace.failed = c.trace.step
+	c.trace.fail(c.trace.step)
 	if err := c.undo(context.WithoutCancel(ctx), &state{plan: plan, dir: c.cfg.CNIDir}); err != nil {
 		// In words only: the code is the cause's.
 		return fmt.Errorf("%w; and it could not be undone, the next DEL tries again: %s", cause, err.Error())

@@ -37,5 +37,7 @@ func (c *call) check(ctx context.Context) error {
 	case !s.plan.Complete:
 		return fmt.Errorf("its ADD did not complete: delete the pod's sandbox, so that the runtime makes it anew")
 	}
+	c.trace.begin("check")
+	c.must = true
 	return c.executor(s.dir).Check(ctx, s.plan)
 }

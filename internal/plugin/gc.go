@@ -114,6 +114,7 @@ func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error 
 		alive := slices.SortedFunc(maps.Keys(g.alive), func(a, b types.GCAttachment) int {
 			return cmp.Or(strings.Compare(a.ContainerID, b.ContainerID), strings.Compare(a.IfName, b.IfName))
 		})
+		c.trace.begin("gc")
 		errs = append(errs, c.executor(c.cfg.CNIDir).GC(ctx, g.lists, alive))
 	}
 	errs = append(errs, c.records.Sweep())

@@ -123,26 +123,43 @@ func program(pid string) (string, error) {
 	return strings.TrimSuffix(filepath.Base(path), " (deleted)"), nil
 }
 
-// admit waits until fewer plugins than the configuration allows run on this node. What has to be undone is undone in any case: plugins
-// that hang must not keep pods from going away.
+// mustPatience is how long what has to be done in any case waits for a place among the plugins of the node, in all of a call.
+const mustPatience = 10 * time.Second
+
+// admit waits until fewer plugins than the configuration allows run on this node: a call waits for a minute, with all its plugins together,
+// and is refused. What has to be done in any case, to undo and to check, goes on then: plugins that hang must not keep pods from going away,
+// nor have healthy ones taken for broken.
 func (c *call) admit(ctx context.Context) (func(), error) {
-	waiting, cancel := context.WithTimeout(ctx, c.patience())
+	start := time.Now()
+	waiting, cancel := context.WithTimeout(ctx, c.placePatience(ctx))
 	defer cancel()
 	slot, err := record.OpenSlots(filepath.Join(c.cfg.CNIDir, "slots"), c.cfg.MaxParallelDelegates).Take(waiting)
+	c.waited += time.Since(start)
 	switch {
 	case err == nil:
 		return func() { c.unlock(slot) }, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case c.undoing:
-		c.log.Warn("undo without waiting for other plugins any longer", "maxParallelDelegates", c.cfg.MaxParallelDelegates, "error", err)
-		c.plugins.Admit = nil // once is enough: the runtime waits, too
+	case c.must:
+		c.log.Warn("a plugin is called without waiting for others any longer", "maxParallelDelegates", c.cfg.MaxParallelDelegates, "error", err)
 		return func() {}, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("%w: for %v, %d plugins have been at work on this node, which is the most (\"maxParallelDelegates\"): look at what they wait for, or allow more: %w",
-			source.ErrTryAgain, c.patience(), c.cfg.MaxParallelDelegates, err)
+		return nil, fmt.Errorf("%w: no place among the %d plugins that may run at a time on this node came free within %v (\"maxParallelDelegates\"): look what they wait for (ps, on the node), or allow more: %w",
+			source.ErrTryAgain, c.cfg.MaxParallelDelegates, c.patience(), err)
 	}
 	return nil, err
+}
+
+// placePatience is how much longer this call waits for places.
+func (c *call) placePatience(ctx context.Context) time.Duration {
+	if !c.must {
+		return c.patience() - c.waited
+	}
+	left := min(mustPatience, c.patience()) - c.waited
+	if deadline, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(deadline)/2) // the rest is for the plugin
+	}
+	return left
 }
 
 func (c *call) patience() time.Duration {

@@ -70,9 +70,11 @@ type call struct {
 	binDirs []string
 	// allowOwnNetNS is the caller's CNI_NETNS_OVERRIDE (CNI 1.1.0 §2, parameters).
 	allowOwnNetNS bool
-	// undoing is set while plugins are called to undo something.
-	undoing bool
-	trace   trace
+	// must is set while plugins are called that have to be, to undo or to check.
+	must bool
+	// waited is how long this call has waited for places among the plugins of the node.
+	waited time.Duration
+	trace  trace
 }
 
 // trace notes how long each step of a call takes, for the log.
@@ -91,6 +93,13 @@ func (t *trace) begin(step string) {
 		t.took = append(t.took, slog.Duration(t.step, now.Sub(t.since)))
 	}
 	t.step, t.since = step, now
+}
+
+// fail notes that the call fails at a step; the first one counts, for the others follow from it.
+func (t *trace) fail(step string) {
+	if t.failed == "" {
+		t.failed = step
+	}
 }
 
 func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
@@ -173,7 +182,7 @@ func (c *call) done(verb string, start time.Time, err error) error {
 	log.Debug(verb+" steps", slog.Group("steps", c.trace.took...))
 	if err != nil {
 		attributes := []any{"step", at}
-		if f := (*delegate.Failure)(nil); errors.As(err, &f) {
+		if f, ok := errors.AsType[*delegate.Failure](err); ok {
 			attributes = append(attributes, "network", f.Network, "interface", f.IfName)
 		}
 		log.Error(verb+" failed", append(attributes, "error", err)...)

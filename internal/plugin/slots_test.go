@@ -44,6 +44,11 @@ func TestPluginsThatKeepAllPlacesFailAnADDAndDelayADEL(t *testing.T) {
 		t.Errorf("ADD: %v %s, want to be told to try again, and of maxParallelDelegates", err, out)
 	}
 	n.mustCall("STATUS", "")
+	n.mustCall("CHECK", "") // a pod is no less well attached because the node is busy
+	// An ADD that first undoes what another left keeps to the bound after that.
+	if out, err := n.call("ADD", ""); err == nil || !bytes.Contains(out, []byte("maxParallelDelegates")) {
+		t.Errorf("a second ADD: %v %s", err, out)
+	}
 	n.mustCall("DEL", "")
 	n.assertUntouched(before)
 	if err := slot.Unlock(); err != nil {

@@ -79,9 +79,12 @@ func (c *call) loadRecord(k string) (*delegate.Plan, error) {
 
 // undo gives back everything that a state holds, and forgets it; what could not be undone stays on record, for the next try.
 func (c *call) undo(ctx context.Context, s *state) error {
-	c.undoing = true
+	c.must = true
 	undone := c.executor(s.dir).Del(ctx, s.plan)
-	c.undoing = false
+	c.must = false
+	if f, ok := errors.AsType[*delegate.Failure](undone); ok {
+		c.trace.fail("detach " + f.IfName)
+	}
 	c.trace.begin("forget")
 	if undone != nil {
 		c.own(s.plan)
@@ -153,6 +156,7 @@ func (c *call) undoEarlierBoots(ctx context.Context, bootID string) {
 	if e := c.records.Sweep(); e != nil {
 		err = errors.Join(err, e)
 	}
+	c.trace.failed = "" // that is no failure of this call
 	text := bootID
 	if err != nil {
 		c.log.Warn("give back what an earlier boot left; a later ADD goes on with it", "error", err)

@@ -16,6 +16,8 @@
 //	k.lock           the lock of the key, only while somebody has it (or was killed with it)
 //	.k.tmp           a document that is being written (or whose writer was killed): never read
 //	.lock            the lock of the directory
+//
+// [Slots] have a directory of their own: its .lock, and a file slot-<i> for each.
 package record
 
 import (

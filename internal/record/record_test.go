@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -396,4 +397,36 @@ func mount(t *testing.T, options string) string {
 		}
 	})
 	return dir
+}
+
+func TestAnEditedRecordNeedsNoChecksum(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := record.Open[doc](dir)
+	if err := s.Save("k", &doc{Name: "was"}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "k.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := strings.Replace(string(text), "was", "now", 1)
+	seal := regexp.MustCompile(`,"crc32c":"[0-9a-f]{8}"`)
+	for name, tc := range map[string]struct{ text, says string }{
+		"with the checksum of before": {edited, `takes out "crc32c"`},
+		"without":                     {seal.ReplaceAllString(edited, ""), ""},
+		"in several lines":            {strings.ReplaceAll(edited, ",", ",\n "), ""},
+	} {
+		if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Load("k")
+		if tc.says == "" && (err != nil || got.Name != "now") {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if tc.says != "" && (!errors.Is(err, record.ErrCorrupt) || !strings.Contains(err.Error(), tc.says)) {
+			t.Errorf("%s: %v; want it refused with %s", name, err, tc.says)
+		}
+	}
 }

@@ -5,7 +5,6 @@ package record
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -23,8 +22,8 @@ type Slots struct {
 }
 
 // OpenSlots returns the n slots of dir, at least one. It touches nothing. Those who share a directory should agree about n: who asks
-// for fewer uses the first ones.
-func OpenSlots(dir string, n int) Slots { return Slots{dir: filepath.Clean(dir), n: n} }
+// for fewer uses the first ones, and keeps the others waiting for its turn to end.
+func OpenSlots(dir string, n int) Slots { return Slots{dir: filepath.Clean(dir), n: max(n, 1)} }
 
 // Take takes a slot and waits for one until ctx is done; then the error matches ctx.Err(). The slot is free again after Unlock, or
 // when the process ends; children do not inherit it.
@@ -37,7 +36,10 @@ func (s Slots) Take(ctx context.Context) (*Lock, error) {
 		return nil, err
 	}
 	slot, err := s.take(ctx)
-	return slot, errors.Join(err, turn.Unlock())
+	if err = errors.Join(err, turn.Unlock()); err != nil && slot != nil {
+		return nil, errors.Join(err, slot.Unlock())
+	}
+	return slot, err
 }
 
 func (s Slots) take(ctx context.Context) (*Lock, error) {
@@ -80,37 +82,60 @@ func tryLock(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
-// waitForAny locks whichever file its holder closes first, and returns its index.
+// lookAgain is how soon slots are tried again of whose end nothing was heard: the kernel tells of a killed holder's file before it gives up
+// the lock, and of nothing to who may have no inotify.
+const lookAgain = 100 * time.Millisecond
+
+// waitForAny locks whichever file comes free first, and returns its index.
 func waitForAny(ctx context.Context, files []*os.File) (int, error) {
-	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
-	if err != nil {
-		return 0, fmt.Errorf("inotify: %w", err)
-	}
-	events := os.NewFile(uintptr(fd), "inotify")
-	defer events.Close()
-	index := make(map[uint32]int, len(files))
-	for i, f := range files {
-		wd, err := syscall.InotifyAddWatch(fd, f.Name(), syscall.IN_CLOSE_WRITE)
-		if err != nil {
-			return 0, fmt.Errorf("inotify: watch %s: %w", f.Name(), err)
-		}
-		index[uint32(wd)] = i //nolint:gosec // Watch descriptors are positive.
-	}
-	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
+	watch, stop := context.WithCancel(ctx)
 	defer stop()
-	for event := make([]byte, syscall.SizeofInotifyEvent); ; { // one event, which has no name
-		// Those that were closed before they were watched.
+	closed := watchClosed(watch, files)
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
+	for {
 		for i, f := range files {
 			if free, err := tryLock(f); err != nil || free {
 				return i, err
 			}
 		}
-		if _, err := events.Read(event); err != nil {
-			return 0, errors.Join(ctx.Err(), err)
-		}
-		if i, ok := index[binary.NativeEndian.Uint32(event)]; ok {
-			// The kernel tells of the end of a file before it gives up its lock.
-			return i, wait(ctx, files[i], syscall.LOCK_EX, false)
+		// Only a hint: whose file was closed may not have had the lock, or not any more.
+		select {
+		case <-closed:
+		case <-again.C:
+		case <-ctx.Done():
+			return 0, ctx.Err()
 		}
 	}
+}
+
+// watchClosed tells when one of the files may have been closed, until ctx ends. It never does where there is no inotify to be had.
+func watchClosed(ctx context.Context, files []*os.File) <-chan struct{} {
+	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	if err != nil {
+		return nil // too many of this user
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	for _, f := range files {
+		if _, err := syscall.InotifyAddWatch(fd, f.Name(), syscall.IN_CLOSE_WRITE); err != nil {
+			break // too many watches; the others serve
+		}
+	}
+	context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
+	closed := make(chan struct{}, 1)
+	go func() {
+		// Takes an SRCU grace period, of milliseconds up to hundreds: not while others wait for our turn to end.
+		defer events.Close()
+		buf := make([]byte, 64*syscall.SizeofInotifyEvent)
+		for {
+			if _, err := events.Read(buf); err != nil {
+				return
+			}
+			select {
+			case closed <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return closed
 }
