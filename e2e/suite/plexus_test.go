@@ -34,6 +34,7 @@ func TestPlexus(t *testing.T) {
 		{"the daemon has few rights", checkRights},
 		{"devices", checkDevices},
 		{"isolation of namespaces", checkIsolation},
+		{"doctor", checkDoctor},
 		{"a Deployment of twenty pods", checkDeployment},
 		{"the daemon deleted, rolled and killed", checkDaemonChurn},
 		{"the daemon stopped", checkStopped},

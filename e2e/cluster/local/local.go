@@ -188,7 +188,7 @@ func (l *Local) boot(ctx context.Context) error {
 	l.node, err = node.Boot(ctx, l.path("bin", "node"), node.Layout{
 		Root: l.path("node"),
 		Dirs: []string{
-			"/etc/cni", "/etc/kubernetes", "/opt/cni", "/var/lib/cni", "/var/lib/containerd", "/var/lib/kubelet",
+			"/etc/cni", "/etc/kubernetes", "/opt/cni", "/var/lib/cni", "/var/log/plexus", "/var/lib/containerd", "/var/lib/kubelet",
 			"/var/log/containers", "/var/log/pods",
 		},
 		Files: map[string]string{
