@@ -8,8 +8,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +60,7 @@ func TestExamples(t *testing.T) {
 			}
 			for _, p := range objects.Pods {
 				elements, err := annotations.ParseNetworks(p.Annotations[annotations.NetworksKey], p.Ref.Namespace)
-				if err != nil || len(elements) == 0 {
+				if err != nil || len(elements)+len(conf.DefaultNetworks) == 0 {
 					t.Errorf("pod %s selects %d networks, %v; want some", p.Ref, len(elements), err)
 				}
 				// Devices are the kubelet's to give; a pod of an example that needs one gets no further here.
@@ -132,6 +134,27 @@ func TestIsolationRefusesTheOtherNamespace(t *testing.T) {
 	}
 }
 
+// TestEveryPodHasTheDefaultNetworks proves the claim of that example's README.
+func TestEveryPodHasTheDefaultNetworks(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][]string{
+		"app":     {"cluster-default", "default/telemetry"},
+		"gateway": {"cluster-default", "default/telemetry", "default/uplink"},
+	} {
+		p, err := plan(t.Context(), readConf(t, "default-networks"), "default-networks", pod.Ref{Namespace: "default", Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range p.Attachments {
+			got = append(got, a.Network)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("pod %s gets %q, want %q", name, got, want)
+		}
+	}
+}
+
 func checkReadme(t *testing.T, dir string) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(dir, "README.md"))
@@ -177,7 +200,9 @@ func plan(ctx context.Context, c *config.Config, dir string, p pod.Ref) (*delega
 	if c.GlobalNamespaces != nil {
 		policy.GlobalNamespaces = nad.ParseGlobalNamespaces(*c.GlobalNamespaces)
 	}
-	selection, err := manifest.New(dir).Lookup(ctx, source.Query{Pod: p, NetworksNamespace: c.NetworksNamespace, Isolation: policy})
+	selection, err := manifest.New(dir).Lookup(ctx, source.Query{
+		Pod: p, DefaultNetworks: c.DefaultNetworks, NetworksNamespace: c.NetworksNamespace, Isolation: policy,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +211,10 @@ func plan(ctx context.Context, c *config.Config, dir string, p pod.Ref) (*delega
 		return nil, err
 	}
 	networks := []delegate.Network{{Name: list.Name(), List: list}}
-	for _, n := range selection.Networks {
+	for _, n := range slices.Concat(selection.DefaultNetworks, selection.Networks) {
+		if n.Missing {
+			return nil, fmt.Errorf("%w: default network %s", nad.ErrNotFound, n.Ref)
+		}
 		list, err := nad.Normalize([]byte(n.Config), nad.Defaults{Name: n.Ref.Name, CNIVersion: c.CNIVersion})
 		if err != nil {
 			return nil, err
