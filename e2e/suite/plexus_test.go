@@ -35,6 +35,7 @@ func TestPlexus(t *testing.T) {
 		{"devices", checkDevices},
 		{"isolation of namespaces", checkIsolation},
 		{"doctor", checkDoctor},
+		{"examples", checkExamples},
 		{"a Deployment of twenty pods", checkDeployment},
 		{"the daemon deleted, rolled and killed", checkDaemonChurn},
 		{"the daemon stopped", checkStopped},
