@@ -71,6 +71,7 @@ func Command(env Environment) *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(statusCommand(env), traceCommand(env), captureCommand(), statsCommand(env), holdCommand())
 	root.AddCommand(doctorCommand(env))
+	root.AddCommand(nadCommand(env))
 	root.AddCommand(attachCommand(env), detachCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",

@@ -15,11 +15,13 @@ import (
 // terminals.
 func WriteText(w io.Writer, l List, colour bool) error {
 	var b strings.Builder
+	last := ""
 	for i, f := range l {
-		if i > 0 && f.File != l[i-1].File {
+		if i > 0 && f.File != last {
 			b.WriteByte('\n')
 		}
 		f.text(&b, colour)
+		last = f.File
 	}
 	b.WriteString(style(colour, "1", l.Summary()) + "\n")
 	_, err := io.WriteString(w, b.String())
