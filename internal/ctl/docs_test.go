@@ -16,12 +16,16 @@ import (
 // TestDocumentedCommandsAreOnes checks commands and flags of each line of the documentation that runs plexusctl.
 func TestDocumentedCommandsAreOnes(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "plexusctl.md"))
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, page := range []string{"plexusctl.md", "nad.md"} {
+		data, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, data...)
 	}
-	lines := regexp.MustCompile(`(?m)^[#$] (?:.* -- /usr/bin/)?plexusctl ([^|>\n]*)`).FindAllStringSubmatch(string(text), -1)
-	if len(lines) < 10 {
+	lines := regexp.MustCompile(`(?m)^[#$] (?:.* -- /usr/bin/|[^|\n]*\| )?plexusctl ([^|>\n]*)`).FindAllStringSubmatch(string(text), -1)
+	if len(lines) < 18 {
 		t.Fatalf("%d lines found", len(lines))
 	}
 	for _, line := range lines {

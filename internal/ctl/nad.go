@@ -29,7 +29,7 @@ func nadCommand(env Environment) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(nadLintCommand(env))
+	cmd.AddCommand(nadLintCommand(env), nadNewCommand())
 	return cmd
 }
 
