@@ -5,7 +5,6 @@ package ctl
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -29,7 +28,7 @@ func nadCommand(env Environment) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(nadLintCommand(env), nadNewCommand())
+	cmd.AddCommand(nadLintCommand(env), nadNewCommand(), nadRenderCommand())
 	return cmd
 }
 
@@ -77,8 +76,8 @@ The exit status is 1 if there is an error among the findings; with --fail-on=war
 }
 
 func (o *lintOptions) check() error {
-	if !slices.Contains([]string{formatText, formatJSON, formatSARIF, formatGitHub}, o.output) {
-		return fmt.Errorf("--output %q: use %s, %s, %s or %s", o.output, formatText, formatJSON, formatSARIF, formatGitHub)
+	if err := checkFindingsFormat(o.output); err != nil {
+		return err
 	}
 	if o.failOn != string(finding.Error) && o.failOn != string(finding.Warning) {
 		return fmt.Errorf("--fail-on %q: use %s or %s", o.failOn, finding.Error, finding.Warning)
@@ -106,8 +105,12 @@ func runLint(cmd *cobra.Command, o *lintOptions, env Environment, args []string)
 	if _, err := cmd.OutOrStdout().Write(out.Bytes()); err != nil {
 		return err
 	}
-	if findings.Fails(finding.Severity(o.failOn)) {
-		return errors.New("something is wrong: " + findings.Summary())
+	return findingsVerdict(findings, finding.Severity(o.failOn))
+}
+
+func checkFindingsFormat(format string) error {
+	if !slices.Contains([]string{formatText, formatJSON, formatSARIF, formatGitHub}, format) {
+		return fmt.Errorf("--output %q: use %s, %s, %s or %s", format, formatText, formatJSON, formatSARIF, formatGitHub)
 	}
 	return nil
 }
