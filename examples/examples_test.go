@@ -139,7 +139,7 @@ func TestEveryPodHasTheDefaultNetworks(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string][]string{
 		"app":     {"cluster-default", "default/telemetry"},
-		"gateway": {"cluster-default", "default/telemetry", "default/uplink"},
+		"gateway": {"cluster-default", "default/telemetry", "default/upstream"},
 	} {
 		p, err := plan(t.Context(), readConf(t, "default-networks"), "default-networks", pod.Ref{Namespace: "default", Name: name})
 		if err != nil {

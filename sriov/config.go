@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -98,6 +99,17 @@ type rawConfig struct {
 		// Refused: InfiniBand needs the plugin ib-sriov.
 		InfiniBandGUID string `json:"infinibandGUID"`
 	} `json:"runtimeConfig"`
+}
+
+// Keys are those of a network configuration that the plugin reads, but for the ones of every plugin (CNI 1.1.0 §1).
+func Keys() []string {
+	var keys []string
+	for field := range reflect.TypeFor[rawConfig]().Fields() {
+		if key := field.Tag.Get("json"); key != "" && key != "runtimeConfig" {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // ParseConfig reads a network configuration and the CNI_ARGS of the call, of which MAC counts. It checks all that can be checked

@@ -54,7 +54,7 @@ func checkExamples(t *testing.T) {
 		{name: "static-ips", link: "office0", pods: []string{"default/printer", "default/register-0"}, check: checkStaticIPs},
 		{
 			name: "default-networks", keys: `{"multusNamespace": "default", "defaultNetworks": ["telemetry"]}`,
-			bridges: []string{"plexus-telem", "plexus-uplink"}, pods: []string{"default/app", "default/gateway"}, check: checkDefaultNetworks,
+			bridges: []string{"plexus-telem", "plexus-upstr"}, pods: []string{"default/app", "default/gateway"}, check: checkDefaultNetworks,
 		},
 		{
 			name: "isolation", keys: `{"namespaceIsolation": true, "globalNamespaces": "shared"}`,
@@ -67,6 +67,7 @@ func checkExamples(t *testing.T) {
 }
 
 func (e example) run(t *testing.T) {
+	t.Helper()
 	keepClean(t)
 	node := env.cluster.Nodes()[0]
 	if e.link != "" {
@@ -159,6 +160,7 @@ func wantPing(t *testing.T, pod *corev1.Pod, ifName string, to ...netip.Addr) {
 }
 
 func checkBusinessAndMgmt(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	client, server := pods["default/client"], pods["default/server"]
 	for _, n := range []struct{ network, ifName string }{{"default/business-net", "eth1"}, {"default/mgmt-net", "net2"}} {
 		addressesOf(t, client, n.network, n.ifName)
@@ -171,6 +173,7 @@ func checkBusinessAndMgmt(t *testing.T, pods map[string]*corev1.Pod) {
 }
 
 func checkStorage(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	pod := pods["default/database"]
 	addressesOf(t, pod, "default/storage", "storage")
 	out := onNode(t, pod.Spec.NodeName, "nsenter", "--net="+netnsOf(t, pod), "ip", "-d", "link", "show", "storage")
@@ -190,6 +193,7 @@ func wantDefaultRoute(t *testing.T, pod *corev1.Pod, family, ifName string) {
 }
 
 func checkExampleRoute(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	pod := pods["default/gateway-user"]
 	addressesOf(t, pod, "default/uplink", "net1")
 	wantDefaultRoute(t, pod, "-4", "net1")
@@ -197,6 +201,7 @@ func checkExampleRoute(t *testing.T, pods map[string]*corev1.Pod) {
 }
 
 func checkDualStack(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	pod := pods["default/web"]
 	if got := addressesOf(t, pod, "default/sites", "net1"); len(got) != 2 {
 		t.Errorf("want an address of each family: %v", got)
@@ -211,6 +216,7 @@ func checkDualStack(t *testing.T, pods map[string]*corev1.Pod) {
 }
 
 func checkBandwidth(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	addressesOf(t, pods["default/greedy"], "default/capped", "net1")
 	addressesOf(t, pods["default/backup"], "default/metered", "net1")
 	out := onNode(t, pods["default/greedy"].Spec.NodeName, "tc", "qdisc", "show")
@@ -222,6 +228,7 @@ func checkBandwidth(t *testing.T, pods map[string]*corev1.Pod) {
 }
 
 func checkStaticIPs(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	printer, register := pods["default/printer"], pods["default/register-0"]
 	if got := sorted(texts(addressesOf(t, printer, "default/office", "net1"))); !slices.Equal(got, []string{"10.208.0.42", "fd00:208::42"}) {
 		t.Errorf("printer has %v", got)
@@ -243,13 +250,15 @@ func checkStaticIPs(t *testing.T, pods map[string]*corev1.Pod) {
 }
 
 func checkDefaultNetworks(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	to := addressesOf(t, pods["default/app"], "default/telemetry", "net1")
 	addressesOf(t, pods["default/gateway"], "default/telemetry", "net1")
-	addressesOf(t, pods["default/gateway"], "default/uplink", "net2")
+	addressesOf(t, pods["default/gateway"], "default/upstream", "net2")
 	wantPing(t, pods["default/gateway"], "net1", to...)
 }
 
 func checkIsolated(t *testing.T, pods map[string]*corev1.Pod) {
+	t.Helper()
 	orders, billing := pods["orders/worker"], pods["billing/worker"]
 	addressesOf(t, orders, "orders/private", "net1")
 	addressesOf(t, billing, "billing/private", "net1")

@@ -70,7 +70,7 @@ func Command(env Environment) *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(statusCommand(env), traceCommand(env), captureCommand(), statsCommand(env), holdCommand())
-	root.AddCommand(doctorCommand(env), migrateCommand(env))
+	root.AddCommand(doctorCommand(env), migrateCommand(env), nadCommand(env))
 	root.AddCommand(attachCommand(env), detachCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",

@@ -17,6 +17,7 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/doctor"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/sysfs"
@@ -59,18 +60,18 @@ The exit status is 1 if there is an error among the findings.`,
 				return err
 			}
 			defer stop()
-			return runDoctor(ctx, cmd, &o, env.Colour, append(args, "")[0])
+			return runDoctor(ctx, cmd, &o, env, append(args, "")[0])
 		},
 	}
 	o.addTo(cmd)
 	flags := cmd.Flags()
-	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text or json")
+	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text, json, sarif or github (workflow commands of GitHub Actions)")
 	flags.BoolVar(&o.fix, "fix", false, "give back what sandboxes hold that are gone: addresses, devices, records")
 	flags.BoolVar(&o.probe, "probe", false, "ask for gateways that no pod has sent anything to lately")
 	flags.StringArrayVar(&o.ranges, "range", nil, "say that the cluster uses `USE=CIDR` (USE is pod, service or node): no network should have such addresses; may be repeated")
 	flags.StringArrayVar(&o.binDirs, "cni-bin", nil, "look for CNI plugins in `DIR`, too; may be repeated (default only the key binDir, else "+config.DefaultBinDir+")")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "give each check `DURATION`")
-	completeOutput(cmd, formatText, formatJSON)
+	completeOutput(cmd, formatText, formatJSON, formatSARIF, formatGitHub)
 	return cmd
 }
 
@@ -78,8 +79,8 @@ The exit status is 1 if there is an error among the findings.`,
 const formatText = "text"
 
 func (o *doctorOptions) check() error {
-	if o.output != formatText && o.output != formatJSON {
-		return fmt.Errorf("--output %q: use %s or %s", o.output, formatText, formatJSON)
+	if err := checkFindingsFormat(o.output); err != nil {
+		return err
 	}
 	if o.timeout <= 0 {
 		return fmt.Errorf("--timeout %v: use more than 0, such as 5s", o.timeout)
@@ -105,7 +106,7 @@ func parseRanges(texts []string) ([]doctor.Range, error) {
 	return ranges, nil
 }
 
-func runDoctor(ctx context.Context, cmd *cobra.Command, o *doctorOptions, colour bool, name string) error {
+func runDoctor(ctx context.Context, cmd *cobra.Command, o *doctorOptions, env Environment, name string) error {
 	ranges, err := parseRanges(o.ranges)
 	if err != nil {
 		return err
@@ -121,13 +122,13 @@ func runDoctor(ctx context.Context, cmd *cobra.Command, o *doctorOptions, colour
 	o.narrow(d, name)
 	findings := d.Examine(ctx)
 	var out bytes.Buffer
-	if err := renderFindings(&out, o.output, findings, paint{on: colour}); err != nil {
+	if err := writeFindings(&out, o.output, findings, doctorKinds(), env); err != nil {
 		return err
 	}
 	if _, err := cmd.OutOrStdout().Write(out.Bytes()); err != nil {
 		return err
 	}
-	return doctorVerdict(findings)
+	return findingsVerdict(findings, finding.Error)
 }
 
 // narrow makes the doctor look at one pod, or at those of a namespace.

@@ -35,7 +35,7 @@ func TestFindingsAreRendered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out bytes.Buffer
-			if err := renderFindings(&out, tc.format, tc.findings, paint{on: tc.colour}); err != nil {
+			if err := writeFindings(&out, tc.format, tc.findings, doctorKinds(), Environment{Colour: tc.colour}); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, "doctor-"+name, out.Bytes())

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/internal/migrate"
 )
@@ -129,7 +130,7 @@ func runMigrate(cmd *cobra.Command, o *migrateOptions, colour bool) error {
 			return err
 		}
 	}
-	if n := report.Count(migrate.Error); n > 0 {
+	if n := report.Findings.Count(finding.Error); n > 0 {
 		return fmt.Errorf("something is refused: %s", numbered(n, "error"))
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/plexus-cni/plexus/internal/doctor"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/migrate"
 )
 
@@ -55,7 +55,11 @@ func renderReport(w io.Writer, format string, r *migrate.Report, p paint) error 
 	}
 	line("%s", p.bold("state of Multus in "+printable(r.State.Dir)))
 	line("  %s with %s for Plexus to take down, %d unreadable", numbered(r.State.Sandboxes, "sandbox"), numbered(r.State.Attachments, "attachment"), len(r.State.Unreadable))
-	writeFindings(line, r, p)
+	line("")
+	line("%s", p.bold("findings"))
+	if err := finding.WriteText(&out, r.Findings, p.on); err != nil {
+		return err
+	}
 	line("")
 	line("%s", p.bold("steps"))
 	for i, s := range r.Steps {
@@ -111,25 +115,6 @@ func shortened(s string) string {
 		return string(r[:most]) + "…"
 	}
 	return s
-}
-
-func writeFindings(line func(string, ...any), r *migrate.Report, p paint) {
-	if len(r.Findings) == 0 {
-		return
-	}
-	line("")
-	line("%s", p.bold("findings"))
-	for _, f := range r.Findings {
-		object := f.Object
-		if f.Field != "" {
-			object += ": " + f.Field
-		}
-		line("  %s  %s  %s", severity(p, doctor.Severity(f.Severity)), p.bold(f.Code), printable(object))
-		line("    %s", printable(f.Text))
-		if f.Mend != "" {
-			line("    mend: %s", printable(f.Mend))
-		}
-	}
 }
 
 // numbered counts things.

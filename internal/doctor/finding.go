@@ -6,28 +6,22 @@ package doctor
 import (
 	"cmp"
 	"slices"
+
+	"github.com/plexus-cni/plexus/internal/finding"
 )
 
 // Severity says how bad a finding is.
-type Severity string
+type Severity = finding.Severity
 
 // The severities.
 const (
-	Error   Severity = "error"   // pods do not get their network, or lose it
-	Warning Severity = "warning" // it may come to that
-	Info    Severity = "info"
+	Error   = finding.Error   // pods do not get their network, or lose it
+	Warning = finding.Warning // it may come to that
+	Info    = finding.Info
 )
 
 // Finding is something that was found on the node.
-type Finding struct {
-	Code     string   `json:"code"`
-	Severity Severity `json:"severity"`
-	// Object is what it is about: "pod default/web", "network storage".
-	Object string `json:"object"`
-	Text   string `json:"text"`
-	// Mend says what to do about it.
-	Mend string `json:"mend,omitempty"`
-}
+type Finding = finding.Finding
 
 func newFinding(code, object, text, mend string) Finding {
 	f := Finding{Code: code, Object: object, Text: text, Mend: mend, Severity: Error}

@@ -14,6 +14,7 @@ import (
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/nad"
@@ -41,19 +42,19 @@ type examiner struct {
 	// missing are networks that are unusable themselves, which is told once.
 	broken map[string]bool
 
-	findings []Finding
+	findings []finding.Finding
 	counts   Counts
 	// about counts the pods of a controller that one finding is about.
-	about map[Finding]int
+	about map[finding.Finding]int
 }
 
 // Examine reports what Plexus refuses of pods and networks with the configuration of tr; nothing if that has none. Pods of one controller
 // are told of once.
-func Examine(tr *Translation, root string, o *Objects) ([]Finding, Counts) {
+func Examine(tr *Translation, root string, o *Objects) ([]finding.Finding, Counts) {
 	if tr.Config == nil {
 		return o.findings, Counts{}
 	}
-	e := &examiner{cfg: tr.Config, root: root, o: o, broken: map[string]bool{}, about: map[Finding]int{}, findings: slices.Clone(o.findings)}
+	e := &examiner{cfg: tr.Config, root: root, o: o, broken: map[string]bool{}, about: map[finding.Finding]int{}, findings: slices.Clone(o.findings)}
 	e.first = delegate.Network{Name: "default network", List: tr.Network}
 	if e.first.List == nil {
 		e.first.List = standIn("default-network", nil)
@@ -96,7 +97,7 @@ func (e *examiner) network(d *nad.Definition) {
 		e.counts.NetworksRefused++
 		e.broken[d.Ref.String()] = true
 		text, mend := splitMend(err.Error())
-		e.findings = append(e.findings, Finding{Code: NetworkInvalid, Severity: Error, Object: object, Field: field, Text: text, Mend: mend})
+		e.findings = append(e.findings, finding.Finding{Code: NetworkInvalid, Severity: finding.Error, Object: object, Field: field, Text: text, Mend: mend})
 	}
 	if d.ClaimRequest != "" {
 		if _, err := nad.ParseClaimRequest(d.ClaimRequest); err != nil {
@@ -108,8 +109,8 @@ func (e *examiner) network(d *nad.Definition) {
 		if _, _, err := nad.FindFile(rooted(e.root, e.cfg.ConfDir), d.Ref.Name, e.defaults(d.Ref.Name)); err != nil {
 			text, _ := splitMend(err.Error()) // its mend leaves out spec.config
 			// Another node may have the file.
-			e.findings = append(e.findings, Finding{
-				Code: NetworkMissing, Severity: Warning, Object: object, Field: "spec.config",
+			e.findings = append(e.findings, finding.Finding{
+				Code: NetworkMissing, Severity: finding.Warning, Object: object, Field: "spec.config",
 				Text: fmt.Sprintf("it is empty, and no configuration with this name can be used in %s here: %s", e.cfg.ConfDir, text),
 				Mend: "put the file there on all nodes, or write the configuration into spec.config",
 			})
@@ -143,8 +144,8 @@ func (e *examiner) configured() {
 			if _, _, err := nad.FindFile(rooted(e.root, e.cfg.ConfDir), name, e.defaults(name)); err == nil {
 				continue
 			}
-			e.findings = append(e.findings, Finding{
-				Code: NetworkMissing, Severity: Error, Object: "configuration", Field: key,
+			e.findings = append(e.findings, finding.Finding{
+				Code: NetworkMissing, Severity: finding.Error, Object: "configuration", Field: key,
 				Text: fmt.Sprintf("%q: there is neither a NetworkAttachmentDefinition of that name in namespace %s nor a configuration in %s here", clip(name), e.cfg.NetworksNamespace, e.cfg.ConfDir),
 				Mend: "create it, or correct the name",
 			})
@@ -351,7 +352,7 @@ func (e *examiner) resolve(n *source.Network) (delegate.Network, error) {
 
 // refuse makes a finding of an error.
 func (e *examiner) refuse(p *podObject, field string, err error) {
-	f := Finding{Severity: Error, Object: "pod " + p.source().Ref.String(), Field: field}
+	f := finding.Finding{Severity: finding.Error, Object: "pod " + p.source().Ref.String(), Field: field}
 	f.Code = codeOf(err)
 	f.Text, f.Mend = splitMend(plain(err))
 	if owner := p.owner(); owner != "" {

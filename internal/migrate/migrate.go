@@ -48,29 +48,6 @@ const (
 	Plain Target = "plain"
 )
 
-// Severity says how bad a finding is.
-type Severity string
-
-// The severities.
-const (
-	Error   Severity = "error"   // Plexus refuses it
-	Warning Severity = "warning" // it may be meant otherwise
-	Info    Severity = "info"
-)
-
-// Finding is something to do or to know before Plexus takes over.
-type Finding struct {
-	Code     string   `json:"code"`
-	Severity Severity `json:"severity"`
-	// Object is what it is about: "pod default/web", "configuration".
-	Object string `json:"object"`
-	// Field is the key, annotation or request that is meant, "" for the object as a whole.
-	Field string `json:"field,omitempty"`
-	Text  string `json:"text"`
-	// Mend says what to do about it.
-	Mend string `json:"mend,omitempty"`
-}
-
 // The codes of findings. They are stable: scripts and documents go by them.
 const (
 	ConfKeyRefused     = "conf-key-refused"

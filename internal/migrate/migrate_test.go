@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/nad"
 )
@@ -522,7 +523,7 @@ func FuzzTranslate(f *testing.F) {
 			return
 		}
 		if r.Configuration == nil {
-			if r.Count(Error) == 0 {
+			if r.Findings.Count(finding.Error) == 0 {
 				t.Fatal("no configuration, and nothing that is refused")
 			}
 			return

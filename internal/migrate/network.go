@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -64,7 +65,7 @@ func (t *translator) unnamed() {
 	case t.Target == Kubernetes:
 		return // plexusd finds it
 	case t.primary == nil:
-		t.find(ConfNoNetwork, Error, "clusterNetwork", fmt.Sprintf("no default network: neither clusterNetwork nor delegates is set, and %s has none", rooted(t.Root, defaultNetDir)),
+		t.find(ConfNoNetwork, finding.Error, "clusterNetwork", fmt.Sprintf("no default network: neither clusterNetwork nor delegates is set, and %s has none", rooted(t.Root, defaultNetDir)),
 			"name the file of the default network in clusterNetwork")
 	default:
 		t.out.Keys = append(t.out.Keys, Key{
@@ -92,7 +93,7 @@ func (t *translator) reference(name string) outcome {
 		return followed(path)
 	}
 	if t.Target == Kubernetes && filepath.IsAbs(path) && filepath.Dir(path) != defaultNetDir {
-		t.find(ConfKeyChanged, Warning, key, fmt.Sprintf("%s is outside of %s, the one folder of networks that the DaemonSet of plexusd mounts", clip(path), defaultNetDir),
+		t.find(ConfKeyChanged, finding.Warning, key, fmt.Sprintf("%s is outside of %s, the one folder of networks that the DaemonSet of plexusd mounts", clip(path), defaultNetDir),
 			"mount its folder into the DaemonSet, read-only and at the same path, or plexusd waits for a default network")
 	}
 	o := outcome{became: Kept, to: key, value: path}

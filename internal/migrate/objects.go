@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
@@ -26,7 +27,7 @@ type Objects struct {
 	// refs are the keys of definitions, in the order of the input.
 	refs []nad.Ref
 	// findings are about objects that could not be read.
-	findings []Finding
+	findings []finding.Finding
 }
 
 // meta is what is read of any object.
@@ -123,8 +124,8 @@ func (o *Objects) add(file string, doc json.RawMessage, kind string) error {
 }
 
 func (o *Objects) invalid(file, object string, err error) {
-	o.findings = append(o.findings, Finding{
-		Code: ObjectInvalid, Severity: Error, Object: object, Text: fmt.Sprintf("%s: it can not be read: %v", file, err),
+	o.findings = append(o.findings, finding.Finding{
+		Code: ObjectInvalid, Severity: finding.Error, Object: object, Text: fmt.Sprintf("%s: it can not be read: %v", file, err),
 		Mend: "give what kubectl get -o json prints",
 	})
 }

@@ -6,6 +6,8 @@ package migrate
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/plexus-cni/plexus/internal/finding"
 )
 
 // Report is all that there is to tell.
@@ -18,9 +20,9 @@ type Report struct {
 	Keys          []Key           `json:"keys"`
 	Changes       []Change        `json:"changes"`
 	// Examined counts pods and networks; nil if none were given.
-	Examined *Counts   `json:"examined,omitempty"`
-	State    State     `json:"state"`
-	Findings []Finding `json:"findings"`
+	Examined *Counts      `json:"examined,omitempty"`
+	State    State        `json:"state"`
+	Findings finding.List `json:"findings"`
 	// Steps are what to do next, in order.
 	Steps []string `json:"steps"`
 }
@@ -47,21 +49,10 @@ func NewReport(in Input, objects *Objects) (*Report, error) {
 	return r, nil
 }
 
-// Count is how many findings have a severity.
-func (r *Report) Count(s Severity) int {
-	n := 0
-	for _, f := range r.Findings {
-		if f.Severity == s {
-			n++
-		}
-	}
-	return n
-}
-
 // steps are those of MIGRATION.md, as far as they have to be taken here.
 func (r *Report) steps(in Input) []string {
 	var steps []string
-	if n := r.Count(Error); n > 0 {
+	if n := r.Findings.Count(finding.Error); n > 0 {
 		steps = append(steps, fmt.Sprintf("mend what is refused (errors: %d), and run plexusctl migrate again", n))
 	}
 	if r.Configuration == nil {

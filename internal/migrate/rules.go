@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/finding"
 )
 
 // rule says what becomes of one key of Multus.
@@ -187,7 +188,7 @@ func (t *translator) kubeconfig(key string, raw json.RawMessage) outcome {
 	}
 	o := t.path(key, raw)
 	if o.became == Kept || o.became == Changed {
-		t.find(ConfKeyChanged, Warning, key, "the kubeconfig of Multus: it ends with the service account of Multus, and plexusd lookup uses it for each call",
+		t.find(ConfKeyChanged, finding.Warning, key, "the kubeconfig of Multus: it ends with the service account of Multus, and plexusd lookup uses it for each call",
 			"write one for an account of Plexus that may get pods and NetworkAttachmentDefinitions, or install with deploy/base (--for kubernetes)")
 	}
 	return o
@@ -206,10 +207,10 @@ func (t *translator) netDir(key string, raw json.RawMessage) outcome {
 	case key == "multusAutoconfigDir" && t.text("clusterNetwork") != "":
 		return ignored("Multus found clusterNetwork there")
 	case key == "multusAutoconfigDir":
-		t.find(ConfKeyChanged, Warning, key, fmt.Sprintf("the default network's file is in %s, and plexusd looks in %s", host, defaultNetDir),
+		t.find(ConfKeyChanged, finding.Warning, key, fmt.Sprintf("the default network's file is in %s, and plexusd looks in %s", host, defaultNetDir),
 			"name the file in clusterNetwork, and mount its folder into the DaemonSet of plexusd at the same path")
 	default:
-		t.find(ConfKeyChanged, Warning, key, fmt.Sprintf("the container runtime reads %s, and the DaemonSet of plexusd mounts %s", host, defaultNetDir),
+		t.find(ConfKeyChanged, finding.Warning, key, fmt.Sprintf("the container runtime reads %s, and the DaemonSet of plexusd mounts %s", host, defaultNetDir),
 			"set the path of the volume conf in deploy/base/daemonset.yaml")
 	}
 	return ignored("a volume of the DaemonSet of plexusd stands for it")
@@ -220,14 +221,14 @@ func (t *translator) configFile(key string, raw json.RawMessage) outcome {
 	case file == "auto" || file == "":
 		return ignored("plexusd always writes the configuration itself")
 	case t.Conf == nil:
-		t.find(ConfKeyChanged, Warning, key, fmt.Sprintf("keys of the plugin are in the file %s of the daemon's container, which was not read", clip(string(raw))), "give that file, or its copy in "+defaultNetDir+", with --conf")
+		t.find(ConfKeyChanged, finding.Warning, key, fmt.Sprintf("keys of the plugin are in the file %s of the daemon's container, which was not read", clip(string(raw))), "give that file, or its copy in "+defaultNetDir+", with --conf")
 		return ignored("plexusd writes the configuration itself; the keys of that file were not read")
 	}
 	return ignored("plexusd writes the configuration itself; the keys of " + t.Conf.Path + " were read")
 }
 
 func (t *translator) metricsPort(key string, raw json.RawMessage) outcome {
-	t.find(ConfKeyChanged, Info, key, fmt.Sprintf("metrics are on port %s of all addresses; those of plexusd are on 127.0.0.1:9652, by other names", clip(string(raw))), "add deploy/components/metrics, and let Prometheus scrape its Service")
+	t.find(ConfKeyChanged, finding.Info, key, fmt.Sprintf("metrics are on port %s of all addresses; those of plexusd are on 127.0.0.1:9652, by other names", clip(string(raw))), "add deploy/components/metrics, and let Prometheus scrape its Service")
 	return ignored("see deploy/components/metrics")
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/legacy"
 )
 
@@ -22,23 +23,23 @@ type State struct {
 }
 
 // ReadState reads the old plugin's state in dir under root, as a DEL of Plexus will.
-func ReadState(root, dir string) (State, []Finding) {
+func ReadState(root, dir string) (State, []finding.Finding) {
 	s := State{Dir: dir}
 	ids, err := legacy.Containers(rooted(root, dir))
 	if err != nil {
-		return s, []Finding{{
-			Code: StateUnreadable, Severity: Error, Object: "state " + dir, Text: err.Error(), Mend: "run as root, and make it a folder",
+		return s, []finding.Finding{{
+			Code: StateUnreadable, Severity: finding.Error, Object: "state " + dir, Text: err.Error(), Mend: "run as root, and make it a folder",
 		}}
 	}
-	var findings []Finding
+	var findings []finding.Finding
 	for _, id := range ids {
 		// The interface of the default network is eth0 with every runtime; it only names what the state has no name for.
 		plan, err := legacy.Load(rooted(root, dir), delegate.Sandbox{ContainerID: id, IfName: "eth0"})
 		switch {
 		case err != nil:
 			s.Unreadable = append(s.Unreadable, id)
-			findings = append(findings, Finding{
-				Code: StateUnreadable, Severity: Warning, Object: "container " + id, Field: dir,
+			findings = append(findings, finding.Finding{
+				Code: StateUnreadable, Severity: finding.Warning, Object: "container " + id, Field: dir,
 				Text: fmt.Sprintf("its state can not be used, so that its DEL fails: %v", err), Mend: "drain the node before Multus goes, or remove the file once what the container had is known to be free",
 			})
 		case plan != nil:

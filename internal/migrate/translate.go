@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/nad"
 )
@@ -46,7 +47,7 @@ type Translation struct {
 	Network  *nad.List
 	Keys     []Key
 	Changes  []Change
-	Findings []Finding
+	Findings []finding.Finding
 	// StateDir is where the old plugin keeps its state.
 	StateDir string
 }
@@ -93,7 +94,7 @@ func Translate(in Input) (*Translation, error) {
 	t.needed()
 	t.chained()
 	if err := t.assemble(); err != nil && !t.told() {
-		t.find(ConfInvalid, Error, "", err.Error(), "")
+		t.find(ConfInvalid, finding.Error, "", err.Error(), "")
 	}
 	t.out.Changes = t.changes()
 	slices.SortStableFunc(t.out.Keys, func(a, b Key) int { return cmp.Compare(rank(a), rank(b)) })
@@ -161,7 +162,7 @@ func (t *translator) add(key string, v value, o outcome) {
 		k.Value = t.set(o.to, o.value)
 	}
 	if o.became == Refused {
-		t.find(ConfKeyRefused, Error, key, o.why, o.mend)
+		t.find(ConfKeyRefused, finding.Error, key, o.why, o.mend)
 	}
 	t.out.Keys = append(t.out.Keys, k)
 }
@@ -183,11 +184,11 @@ func encode(v any) json.RawMessage {
 	return bytes.TrimSpace(text.Bytes())
 }
 
-func (t *translator) find(code string, s Severity, field, text, mend string) {
+func (t *translator) find(code string, s finding.Severity, field, text, mend string) {
 	if mend == "" {
 		text, mend = splitMend(text)
 	}
-	t.out.Findings = append(t.out.Findings, Finding{Code: code, Severity: s, Object: "configuration", Field: field, Text: text, Mend: mend})
+	t.out.Findings = append(t.out.Findings, finding.Finding{Code: code, Severity: s, Object: "configuration", Field: field, Text: text, Mend: mend})
 }
 
 // unknown lists keys that neither program knows.
@@ -195,7 +196,7 @@ func (t *translator) unknown() {
 	for _, key := range slices.Sorted(maps.Keys(t.eff)) {
 		if documented(key) == "" {
 			t.add(key, t.eff[key], outcome{became: Ignored, why: "neither Multus nor Plexus knows it"})
-			t.find(ConfKeyUnknown, Warning, key, "neither Multus nor Plexus knows this key, so it was left out", "correct it if it is misspelt; a program that reads it has to get it elsewhere")
+			t.find(ConfKeyUnknown, finding.Warning, key, "neither Multus nor Plexus knows this key, so it was left out", "correct it if it is misspelt; a program that reads it has to get it elsewhere")
 		}
 	}
 }
@@ -229,7 +230,7 @@ func (t *translator) chained() {
 	if t.Conf == nil || t.Target == Plain || len(t.Conf.Before)+len(t.Conf.After) == 0 {
 		return
 	}
-	t.find(ConfChained, Error, "plugins", fmt.Sprintf("%d more plugins stand beside Multus in its list %s, and the list that plexusd writes has Plexus alone", len(t.Conf.Before)+len(t.Conf.After), t.Conf.Path),
+	t.find(ConfChained, finding.Error, "plugins", fmt.Sprintf("%d more plugins stand beside Multus in its list %s, and the list that plexusd writes has Plexus alone", len(t.Conf.Before)+len(t.Conf.After), t.Conf.Path),
 		"put them into the list of the default network, or into the folder beside it that has its name")
 }
 
@@ -285,8 +286,8 @@ func (t *translator) assemble() error {
 
 // told reports whether the reason why there is no configuration is among the findings: the key of the default network.
 func (t *translator) told() bool {
-	return t.plugin["clusterNetwork"] == nil && t.plugin["delegates"] == nil && slices.ContainsFunc(t.out.Findings, func(f Finding) bool {
-		return f.Severity == Error && slices.Contains([]string{"clusterNetwork", "delegates", "multusMasterCNI"}, f.Field)
+	return t.plugin["clusterNetwork"] == nil && t.plugin["delegates"] == nil && slices.ContainsFunc(t.out.Findings, func(f finding.Finding) bool {
+		return f.Severity == finding.Error && slices.Contains([]string{"clusterNetwork", "delegates", "multusMasterCNI"}, f.Field)
 	})
 }
 

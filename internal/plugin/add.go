@@ -118,12 +118,12 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 		return nil, fmt.Errorf("%w: they name no pod: the container runtime has to send K8S_POD_NAMESPACE and K8S_POD_NAME, or the configuration must have only its own networks", pod.ErrInvalid)
 	}
 	c.trace.begin("lookup")
-	selection, err := c.lookup(ctx, src)
+	selection, err := c.resolver().Lookup(ctx, src)
 	if err != nil {
 		return nil, err
 	}
 	c.trace.begin("plan")
-	networks, err := c.networks(selection)
+	networks, err := c.resolver().Networks(selection)
 	if err != nil {
 		return nil, err
 	}

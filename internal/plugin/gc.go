@@ -126,7 +126,7 @@ func (c *call) configuredDefault() (*delegate.Network, error) {
 	if c.cfg.ClusterNetwork != "" && !c.cfg.ClusterNetworkIsPath() {
 		return nil, nil // its list is in the records of its pods
 	}
-	return c.defaultNetwork(nil)
+	return c.resolver().DefaultNetwork(nil)
 }
 
 // gcRecords undoes the records whose container is gone. Those of another Plexus configuration are that one's business, and alive. So

@@ -22,6 +22,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/record"
+	"github.com/plexus-cni/plexus/internal/resolve"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/sriov"
 )
@@ -75,6 +76,11 @@ type call struct {
 	// waited is how long this call has waited for places among the plugins of the node.
 	waited time.Duration
 	trace  trace
+}
+
+// resolver finds the networks of the call's pod.
+func (c *call) resolver() *resolve.Resolver {
+	return &resolve.Resolver{Config: c.cfg, Pod: c.args.Pod, Warn: func(text string) { c.log.Warn(text) }}
 }
 
 // trace notes how long each step of a call takes, for the log.

@@ -47,11 +47,11 @@ func (c *call) status(ctx context.Context) error {
 			return err
 		}
 	}
-	selection, err := c.lookup(ctx, src)
+	selection, err := c.resolver().Lookup(ctx, src)
 	if err != nil {
 		return err
 	}
-	network, err := c.defaultNetwork(selection.Default)
+	network, err := c.resolver().DefaultNetwork(selection.Default)
 	if err != nil {
 		return err
 	}

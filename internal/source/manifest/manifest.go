@@ -68,19 +68,24 @@ func (s Source) Lookup(_ context.Context, q source.Query) (*source.Selection, er
 	if err != nil {
 		return nil, err
 	}
-	p, ok := objects.pod(q.Pod)
+	return objects.Select(q, s.dir, nil) // nobody gave devices to a pod that is a file
+}
+
+// Select answers a query from the objects, which were read from where. Without devices no network gets one.
+func (o *Objects) Select(q source.Query, where string, devices source.Devices) (*source.Selection, error) {
+	p, ok := o.pod(q.Pod)
 	if !ok && !q.Pod.IsZero() {
-		return nil, fmt.Errorf("%w: no Pod %s in %s: add its manifest there", source.ErrTryAgain, q.Pod, s.dir)
+		return nil, fmt.Errorf("%w: no Pod %s in %s: add its manifest there", source.ErrTryAgain, q.Pod, where)
 	}
 	find := func(ref nad.Ref) (*nad.Definition, error) {
-		for i := range objects.Definitions {
-			if objects.Definitions[i].Ref == ref {
-				return &objects.Definitions[i], nil
+		for i := range o.Definitions {
+			if o.Definitions[i].Ref == ref {
+				return &o.Definitions[i], nil
 			}
 		}
-		return nil, fmt.Errorf("%w: no NetworkAttachmentDefinition %s in %s: add it there, or correct the name", nad.ErrNotFound, ref, s.dir)
+		return nil, fmt.Errorf("%w: no NetworkAttachmentDefinition %s in %s: add it there, or correct the name", nad.ErrNotFound, ref, where)
 	}
-	return source.Select(q, p, find, nil) // nobody gave devices to a pod that is a file
+	return source.Select(q, p, find, devices)
 }
 
 // Report implements [source.Source].

@@ -1,7 +1,9 @@
 // Copyright The Plexus Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package plugin
+// Package resolve turns what the configuration of Plexus, the cluster and the host's folders say about a pod into the networks to attach
+// it to. It reads, and changes nothing.
+package resolve
 
 import (
 	"context"
@@ -14,25 +16,35 @@ import (
 
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/nad"
 )
 
-// lookup asks the source what the pod gets by reference. Without a source the answer is: what the configuration names, from
+// Resolver resolves the networks of one pod.
+type Resolver struct {
+	Config *config.Config
+	// Pod is the pod of the call; zero for a question about what the configuration names alone.
+	Pod pod.Ref
+	// Warn is told of files that were skipped.
+	Warn func(text string)
+}
+
+// Lookup asks the source what the pod gets by reference. Without a source the answer is: what the configuration names, from
 // its folder.
-func (c *call) lookup(ctx context.Context, src source.Source) (*source.Selection, error) {
+func (r *Resolver) Lookup(ctx context.Context, src source.Source) (*source.Selection, error) {
 	q := source.Query{
-		Pod:               c.args.Pod,
-		NetworksNamespace: c.cfg.NetworksNamespace,
-		Isolation:         nad.Policy{Isolate: c.cfg.NamespaceIsolation},
+		Pod:               r.Pod,
+		NetworksNamespace: r.Config.NetworksNamespace,
+		Isolation:         nad.Policy{Isolate: r.Config.NamespaceIsolation},
 	}
-	if g := c.cfg.GlobalNamespaces; g != nil {
+	if g := r.Config.GlobalNamespaces; g != nil {
 		q.Isolation.GlobalNamespaces = nad.ParseGlobalNamespaces(*g)
 	}
-	if !c.cfg.ClusterNetworkIsPath() {
-		q.ClusterNetwork = c.cfg.ClusterNetwork
+	if !r.Config.ClusterNetworkIsPath() {
+		q.ClusterNetwork = r.Config.ClusterNetwork
 	}
-	for _, n := range c.defaultNetworks() {
+	for _, n := range r.defaultNetworks() {
 		if !isPath(n) {
 			q.DefaultNetworks = append(q.DefaultNetworks, n)
 		}
@@ -40,7 +52,7 @@ func (c *call) lookup(ctx context.Context, src source.Source) (*source.Selection
 	if src != nil {
 		return src.Lookup(ctx, q)
 	}
-	s := &source.Selection{Pod: c.args.Pod}
+	s := &source.Selection{Pod: r.Pod}
 	if q.ClusterNetwork != "" {
 		s.Default = &source.Network{Ref: nad.Ref{Name: q.ClusterNetwork}, Missing: true}
 	}
@@ -51,19 +63,19 @@ func (c *call) lookup(ctx context.Context, src source.Source) (*source.Selection
 }
 
 // defaultNetworks are the configuration's further networks for this pod.
-func (c *call) defaultNetworks() []string {
-	if c.cfg.IsSystemNamespace(c.args.Pod.Namespace) {
+func (r *Resolver) defaultNetworks() []string {
+	if r.Config.IsSystemNamespace(r.Pod.Namespace) {
 		return nil
 	}
-	return c.cfg.DefaultNetworks
+	return r.Config.DefaultNetworks
 }
 
 func isPath(network string) bool { return strings.Contains(network, "/") }
 
-// networks puts together what the cluster knows and what only the host knows, in the order of attachment: default network, inline
+// Networks puts together what the cluster knows and what only the host knows, in the order of attachment: default network, inline
 // ones, default networks, selected ones, auxiliary chain.
-func (c *call) networks(s *source.Selection) ([]delegate.Network, error) {
-	first, err := c.defaultNetwork(s.Default)
+func (r *Resolver) Networks(s *source.Selection) ([]delegate.Network, error) {
+	first, err := r.DefaultNetwork(s.Default)
 	if err != nil {
 		return nil, err
 	}
@@ -74,15 +86,15 @@ func (c *call) networks(s *source.Selection) ([]delegate.Network, error) {
 		}
 		return err
 	}
-	for i := 1; i < len(c.cfg.Delegates); i++ {
-		if err := add(c.inline(i)); err != nil {
+	for i := 1; i < len(r.Config.Delegates); i++ {
+		if err := add(r.inline(i)); err != nil {
 			return nil, err
 		}
 	}
 	byName := s.DefaultNetworks
-	for _, n := range c.defaultNetworks() {
+	for _, n := range r.defaultNetworks() {
 		if isPath(n) {
-			if err := add(c.file("defaultNetworks", n)); err != nil {
+			if err := add(r.file("defaultNetworks", n)); err != nil {
 				return nil, err
 			}
 			continue
@@ -90,17 +102,17 @@ func (c *call) networks(s *source.Selection) ([]delegate.Network, error) {
 		if len(byName) == 0 {
 			return nil, fmt.Errorf("defaultNetworks: the source left out %q", n)
 		}
-		if err := add(c.byReference("defaultNetworks", &byName[0])); err != nil {
+		if err := add(r.byReference("defaultNetworks", &byName[0])); err != nil {
 			return nil, err
 		}
 		byName = byName[1:]
 	}
 	for i := range s.Networks {
-		if err := add(c.byReference("network", &s.Networks[i])); err != nil {
+		if err := add(r.byReference("network", &s.Networks[i])); err != nil {
 			return nil, err
 		}
 	}
-	if err := add(c.auxiliary()); err != nil {
+	if err := add(r.auxiliary()); err != nil {
 		return nil, err
 	}
 	for _, n := range networks {
@@ -111,19 +123,20 @@ func (c *call) networks(s *source.Selection) ([]delegate.Network, error) {
 	return networks, nil
 }
 
-func (c *call) defaultNetwork(n *source.Network) (*delegate.Network, error) {
+// DefaultNetwork is the default network: what the source found, or what the configuration has itself.
+func (r *Resolver) DefaultNetwork(n *source.Network) (*delegate.Network, error) {
 	switch {
 	case n != nil:
-		return c.byReference("clusterNetwork", n)
-	case c.cfg.ClusterNetworkIsPath():
-		return c.file("clusterNetwork", c.cfg.ClusterNetwork)
+		return r.byReference("clusterNetwork", n)
+	case r.Config.ClusterNetworkIsPath():
+		return r.file("clusterNetwork", r.Config.ClusterNetwork)
 	}
-	return c.inline(0)
+	return r.inline(0)
 }
 
 // inline is an entry of the configuration's delegates.
-func (c *call) inline(i int) (*delegate.Network, error) {
-	list, err := nad.Normalize(c.cfg.Delegates[i], c.defaults(c.cfg.Name))
+func (r *Resolver) inline(i int) (*delegate.Network, error) {
+	list, err := nad.Normalize(r.Config.Delegates[i], r.defaults(r.Config.Name))
 	if err != nil {
 		return nil, fmt.Errorf("delegates[%d]: %w", i, err)
 	}
@@ -131,9 +144,9 @@ func (c *call) inline(i int) (*delegate.Network, error) {
 }
 
 // file is a network of the configuration that is given as a path.
-func (c *call) file(key, path string) (*delegate.Network, error) {
-	list, warnings, err := nad.LoadPath(path, config.PluginType, c.defaults(""))
-	c.warn(warnings)
+func (r *Resolver) file(key, path string) (*delegate.Network, error) {
+	list, warnings, err := nad.LoadPath(path, config.PluginType, r.defaults(""))
+	r.warn(warnings)
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", key, path, err)
 	}
@@ -141,12 +154,12 @@ func (c *call) file(key, path string) (*delegate.Network, error) {
 }
 
 // byReference is a network that the source found, or that it left to the folder confDir.
-func (c *call) byReference(key string, n *source.Network) (*delegate.Network, error) {
+func (r *Resolver) byReference(key string, n *source.Network) (*delegate.Network, error) {
 	if n.Missing || n.Config == "" {
-		list, warnings, err := nad.FindFile(c.cfg.ConfDir, n.Ref.Name, c.defaults(n.Ref.Name))
-		c.warn(warnings)
+		list, warnings, err := nad.FindFile(r.Config.ConfDir, n.Ref.Name, r.defaults(n.Ref.Name))
+		r.warn(warnings)
 		if errors.Is(err, nad.ErrNotFound) && n.Missing {
-			return nil, fmt.Errorf("%s %q: %w: there is neither a NetworkAttachmentDefinition of that name in namespace %s nor a configuration in %s whose \"name\" it is", key, n.Ref.Name, nad.ErrNotFound, c.cfg.NetworksNamespace, c.cfg.ConfDir)
+			return nil, fmt.Errorf("%s %q: %w: there is neither a NetworkAttachmentDefinition of that name in namespace %s nor a configuration in %s whose \"name\" it is", key, n.Ref.Name, nad.ErrNotFound, r.Config.NetworksNamespace, r.Config.ConfDir)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", key, n.Ref, err)
@@ -156,7 +169,7 @@ func (c *call) byReference(key string, n *source.Network) (*delegate.Network, er
 		}
 		return &delegate.Network{Name: n.Ref.String(), List: list, Device: n.Device, ResourceName: n.ResourceName, Claimed: n.Claimed, Element: n.Element}, nil
 	}
-	list, err := nad.Normalize([]byte(n.Config), c.defaults(n.Ref.Name))
+	list, err := nad.Normalize([]byte(n.Config), r.defaults(n.Ref.Name))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", key, n.Ref, err)
 	}
@@ -164,19 +177,19 @@ func (c *call) byReference(key string, n *source.Network) (*delegate.Network, er
 }
 
 // auxiliary is the extra last network of plugin files that other programs drop beside the default network's; nil when there is none.
-func (c *call) auxiliary() (*delegate.Network, error) {
-	chain := c.cfg.AuxiliaryCNIChainName
+func (r *Resolver) auxiliary() (*delegate.Network, error) {
+	chain := r.Config.AuxiliaryCNIChainName
 	if chain == "" {
 		return nil, nil // no network is an answer, not a failure
 	}
-	if !c.cfg.ClusterNetworkIsPath() {
+	if !r.Config.ClusterNetworkIsPath() {
 		return nil, fmt.Errorf("%w: auxiliaryCNIChainName %q needs clusterNetwork to be a path: the chain's files are looked for beside it", config.ErrInvalid, chain)
 	}
-	dir := c.cfg.ClusterNetwork
+	dir := r.Config.ClusterNetwork
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		dir = filepath.Dir(dir)
 	}
-	list, err := nad.AuxiliaryChain(dir, chain, c.defaults(chain))
+	list, err := nad.AuxiliaryChain(dir, chain, r.defaults(chain))
 	if err != nil {
 		return nil, fmt.Errorf("auxiliaryCNIChainName %q: %w", chain, err)
 	}
@@ -186,12 +199,12 @@ func (c *call) auxiliary() (*delegate.Network, error) {
 	return &delegate.Network{Name: list.Name(), List: list}, nil
 }
 
-func (c *call) defaults(name string) nad.Defaults {
-	return nad.Defaults{Name: name, CNIVersion: c.cfg.CNIVersion}
+func (r *Resolver) defaults(name string) nad.Defaults {
+	return nad.Defaults{Name: name, CNIVersion: r.Config.CNIVersion}
 }
 
-func (c *call) warn(warnings []string) {
+func (r *Resolver) warn(warnings []string) {
 	for _, w := range warnings {
-		c.log.Warn(w)
+		r.Warn(w)
 	}
 }

@@ -1,0 +1,204 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/internal/finding"
+	"github.com/plexus-cni/plexus/internal/lint"
+	"github.com/plexus-cni/plexus/internal/source/manifest"
+)
+
+// nadCommand is for who writes NetworkAttachmentDefinitions. It needs neither a node nor a cluster.
+func nadCommand(env Environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "nad",
+		Short: "Write and check NetworkAttachmentDefinitions, before a pod does",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(nadLintCommand(env), nadNewCommand(), nadRenderCommand())
+	return cmd
+}
+
+// The formats of findings.
+const (
+	formatSARIF  = "sarif"
+	formatGitHub = "github"
+)
+
+// homepage is where tools that show findings send their readers.
+const homepage = "https://github.com/plexus-cni/plexus"
+
+// lintOptions are the flags of nad lint.
+type lintOptions struct {
+	output, failOn string
+	binDirs        []string
+}
+
+func nadLintCommand(env Environment) *cobra.Command {
+	var o lintOptions
+	cmd := &cobra.Command{
+		Use:   "lint FILE|DIR|-...",
+		Short: "Find mistakes in NetworkAttachmentDefinitions",
+		Long: `Find mistakes in the NetworkAttachmentDefinitions of YAML or JSON files, of all such files in a folder and below it, or of stdin (-):
+what Plexus refuses, and what the reference plugins refuse or do otherwise than it was meant. Objects of other kinds are left alone.
+Each finding has a stable code, says where it stands and how to mend it.
+
+The exit status is 1 if there is an error among the findings; with --fail-on=warning also if there is a warning.`,
+		Example: `  plexusctl nad lint manifests/networks
+  kubectl get nad -A -o yaml | plexusctl nad lint -
+  plexusctl nad lint --bin-dir /opt/cni/bin --fail-on warning storage.yaml
+  plexusctl nad lint -o sarif deploy > plexus.sarif`,
+		Args:    cobra.MinimumNArgs(1),
+		PreRunE: func(*cobra.Command, []string) error { return o.check() },
+		RunE:    func(cmd *cobra.Command, args []string) error { return runLint(cmd, &o, env, args) },
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text, json, sarif or github (workflow commands of GitHub Actions)")
+	flags.StringVar(&o.failOn, "fail-on", string(finding.Error), "exit with status 1 from this `SEVERITY` on: error or warning")
+	flags.StringArrayVar(&o.binDirs, "bin-dir", nil, "take the programs in `DIR` for plugins that there are; may be repeated")
+	completeOutput(cmd, formatText, formatJSON, formatSARIF, formatGitHub)
+	cobra.CheckErr(cmd.MarkFlagDirname("bin-dir"))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("fail-on", cobra.FixedCompletions([]cobra.Completion{string(finding.Error), string(finding.Warning)}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func (o *lintOptions) check() error {
+	if err := checkFindingsFormat(o.output); err != nil {
+		return err
+	}
+	if o.failOn != string(finding.Error) && o.failOn != string(finding.Warning) {
+		return fmt.Errorf("--fail-on %q: use %s or %s", o.failOn, finding.Error, finding.Warning)
+	}
+	return nil
+}
+
+func runLint(cmd *cobra.Command, o *lintOptions, env Environment, args []string) error {
+	files, err := readLintFiles(cmd.InOrStdin(), args)
+	if err != nil {
+		return err
+	}
+	types, err := programs(o.binDirs)
+	if err != nil {
+		return err
+	}
+	findings, definitions := lint.Run(files, lint.Options{Types: types})
+	if definitions == 0 && len(findings) == 0 {
+		return fmt.Errorf("no NetworkAttachmentDefinition in %s: name a file or folder that has one", strings.Join(args, ", "))
+	}
+	var out bytes.Buffer
+	if err := writeFindings(&out, o.output, findings, lint.Kinds(), env); err != nil {
+		return err
+	}
+	if _, err := cmd.OutOrStdout().Write(out.Bytes()); err != nil {
+		return err
+	}
+	return findingsVerdict(findings, finding.Severity(o.failOn))
+}
+
+func checkFindingsFormat(format string) error {
+	if !slices.Contains([]string{formatText, formatJSON, formatSARIF, formatGitHub}, format) {
+		return fmt.Errorf("--output %q: use %s, %s, %s or %s", format, formatText, formatJSON, formatSARIF, formatGitHub)
+	}
+	return nil
+}
+
+// writeFindings writes findings in any of the formats.
+func writeFindings(w io.Writer, format string, findings finding.List, kinds []finding.Kind, env Environment) error {
+	switch format {
+	case formatJSON:
+		return finding.WriteJSON(w, findings)
+	case formatSARIF:
+		return finding.WriteSARIF(w, findings, finding.Tool{Name: "plexusctl", Version: env.Version, URI: homepage, Kinds: kinds})
+	case formatGitHub:
+		return finding.WriteGitHub(w, findings)
+	}
+	return finding.WriteText(w, findings, env.Colour)
+}
+
+// readLintFiles reads what the arguments name: files, folders with all that is below them, and stdin for "-".
+func readLintFiles(stdin io.Reader, args []string) ([]lint.File, error) {
+	var files []lint.File
+	for _, arg := range args {
+		if arg == "-" {
+			// One byte more than allowed shows that it is too long.
+			data, err := io.ReadAll(io.LimitReader(stdin, manifest.MaxFileBytes+1))
+			if err != nil {
+				return nil, fmt.Errorf("read stdin: %w", err)
+			}
+			files = append(files, lint.File{Name: "stdin", Data: data})
+			continue
+		}
+		paths, err := manifestTree(arg)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			data, err := readBounded(path, manifest.MaxFileBytes)
+			if err != nil {
+				return nil, err
+			}
+			if files = append(files, lint.File{Name: path, Data: data}); len(files) > manifest.MaxFiles {
+				return nil, fmt.Errorf("more than %d files: lint fewer at once", manifest.MaxFiles)
+			}
+		}
+	}
+	return files, nil
+}
+
+// manifestTree is a file itself, or the YAML and JSON files of a folder and of those below it, but for hidden ones.
+func manifestTree(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	var found []string
+	err = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+		hidden := strings.HasPrefix(entry.Name(), ".") && name != path
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && hidden:
+			return fs.SkipDir
+		case !entry.IsDir() && !hidden && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
+			found = append(found, name)
+		}
+		if len(found) > manifest.MaxFiles {
+			return fmt.Errorf("%s: more than %d files: lint a part of it", path, manifest.MaxFiles)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// programs are the files that folders hold.
+func programs(dirs []string) ([]string, error) {
+	var names []string
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, fmt.Errorf("--bin-dir: %w", err)
+		}
+		for _, e := range entries {
+			if !e.IsDir() {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	return names, nil
+}
