@@ -169,6 +169,7 @@ func checkDoctor(t *testing.T) {
 // checkHealthy uses each command on a pod that has what it asked for.
 func (i *inspector) checkHealthy(pod *corev1.Pod) func(*testing.T) {
 	return func(t *testing.T) {
+		t.Helper()
 		ref := pod.Namespace + "/" + pod.Name
 		if left := troubles(i.findings(t)); len(left) > 0 {
 			t.Errorf("doctor: %+v", left)
