@@ -108,9 +108,28 @@ func fromPlugin(conf map[string]json.RawMessage, d Defaults) (*List, error) {
 	return newList(top, []json.RawMessage{plugin}, d)
 }
 
+// checkSpelling refuses a key of a list that is there a second time in other letters: those who read it into a struct, as many do in Go,
+// would take the one for the other.
+func checkSpelling(top map[string]json.RawMessage) error {
+	for _, known := range []string{"cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"} {
+		if _, ok := top[known]; !ok {
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(top)) {
+			if key != known && strings.EqualFold(key, known) {
+				return invalidf("%s beside %q: it can be taken for either: remove one", quote(key), known)
+			}
+		}
+	}
+	return nil
+}
+
 // newList is the only way to a List: it checks all that a List promises. top is
 // taken over.
 func newList(top map[string]json.RawMessage, rawPlugins []json.RawMessage, d Defaults) (*List, error) {
+	if err := checkSpelling(top); err != nil {
+		return nil, err
+	}
 	name, err := nameField(top, d.Name)
 	if err != nil {
 		return nil, err

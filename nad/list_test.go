@@ -93,6 +93,7 @@ func TestNormalizeRefuses(t *testing.T) {
 		config, want string
 	}{
 		"R7 no JSON":                     {"{\n  \"type\": macvlan\n}", "not JSON at line 2, column 11: invalid character 'm'"},
+		"R7 a key in two spellings":      {`{"plugins":[{"type":"x"}],"Plugins":[{"type":"y"}]}`, `"Plugins" beside "plugins": it can be taken for either: remove one`},
 		"R7 nothing":                     {``, "not JSON at line 1, column 1: unexpected end of JSON input"},
 		"R7 truncated":                   {"{\"type\":\n\"macvl", "not JSON at line 2, column 6: unexpected end of JSON input"},
 		"R7 trailing garbage":            {`{"type":"x"} y`, "not JSON at line 1, column 14: invalid character 'y' after top-level value"},
@@ -394,6 +395,7 @@ func FuzzNormalize(f *testing.F) {
 		`{"type":"x","n":123456789012345678901234567890,"s":"<\u2028\ud800>"}`,
 		`{"type":"../x"}`, `{"plugins":[]}`, `{"plugins":[null]}`, `null`, `[`, ``,
 		`{"type":"x","a":[[[[["]"]]]]]}`,
+		`{"plugins":[{"type":"0"}],"Plugins":false}`,
 	} {
 		f.Add([]byte(seed))
 	}
