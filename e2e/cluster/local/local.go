@@ -208,9 +208,7 @@ func (l *Local) boot(ctx context.Context) error {
 	if err := l.network(ctx); err != nil {
 		return fmt.Errorf("connect node: %w", err)
 	}
-	for _, component := range []cluster.Component{
-		cluster.Etcd, cluster.Containerd, cluster.APIServer, cluster.ControllerManager, cluster.Scheduler,
-	} {
+	for _, component := range []cluster.Component{cluster.Etcd, cluster.Containerd, cluster.APIServer} {
 		if err := l.start(component); err != nil {
 			return err
 		}
@@ -224,8 +222,11 @@ func (l *Local) boot(ctx context.Context) error {
 	if err := l.answers(ctx, cluster.APIServer); err != nil {
 		return err
 	}
-	if err := l.start(cluster.Kubelet); err != nil {
-		return err
+	// The controller manager waits for the API server for ten seconds, and ends.
+	for _, component := range []cluster.Component{cluster.ControllerManager, cluster.Scheduler, cluster.Kubelet} {
+		if err := l.start(component); err != nil {
+			return err
+		}
 	}
 	return l.ready(ctx, bootID)
 }
