@@ -262,6 +262,9 @@ func (c *pluginCheck) checkCapabilities(honoured []string, all bool) {
 		}
 		place, field := c.d.config.place(m.at), c.prefix+"capabilities."+short(m.key)
 		switch {
+		case c.typ == "bandwidth" && m.key == "bandwidth" && c.hasOwnRates():
+			c.d.report(CapabilityUnsupported, place, field, "bandwidth takes the rates of its configuration before those that a pod asks for",
+				"remove the capability, and a pod that asks is refused rather than misled; or remove the rates")
 		case !all && slices.Contains(honoured, m.key):
 		case !slices.Contains(capabilities(), m.key):
 			c.d.report(CapabilityUnknown, place, field, fmt.Sprintf("no pod can ask for a capability %q%s", short(m.key), meant(m.key, capabilities())), "")
@@ -269,6 +272,11 @@ func (c *pluginCheck) checkCapabilities(honoured []string, all bool) {
 			c.d.report(CapabilityUnsupported, place, field, fmt.Sprintf("%s does not honour %q", c.who(ipam), m.key), c.instead(m.key))
 		}
 	}
+}
+
+// hasOwnRates reports whether the plugin bandwidth has rates, or bursts, in its configuration.
+func (c *pluginCheck) hasOwnRates() bool {
+	return slices.ContainsFunc([]string{"ingressRate", "ingressBurst", "egressRate", "egressBurst"}, func(key string) bool { return c.conf.fold(key) != nil })
 }
 
 // who is the plugin with its IPAM.

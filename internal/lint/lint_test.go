@@ -114,6 +114,7 @@ func TestFindings(t *testing.T) {
 		"an empty ipam, as for layer 2":             {config: `{"type":"macvlan","ipam":{}}`},
 		"an unknown ipam":                           {config: `{"type":"macvlan","ipam":{"type":"hostlocal"}}`, want: []string{`plugin-unknown ipam.type <"hostloc>`}},
 		"mac of ipvlan":                             {config: `{"type":"ipvlan","capabilities":{"mac":true},` + dual + `}`, want: []string{"capability-unsupported capabilities.mac <\"mac\":tr>"}},
+		"rates of its own, and of pods":             {config: `{"plugins":[{"type":"bridge"},{"type":"bandwidth","capabilities":{"bandwidth":true},"ingressRate":1000000,"ingressBurst":1000000}]}`, want: []string{"capability-unsupported plugins[1].capabilities.bandwidth <\"bandwid>"}},
 		"ips of dhcp":                               {config: `{"type":"macvlan","capabilities":{"ips":true},"ipam":{"type":"dhcp"}}`, want: []string{"capability-unsupported capabilities.ips <\"ips\":tr>"}},
 		"ips of host-local":                         {config: `{"type":"macvlan","capabilities":{"ips":true},` + dual + `}`},
 		"a capability that is switched off":         {config: `{"type":"ipvlan","capabilities":{"mac":false},` + dual + `}`},
