@@ -130,6 +130,16 @@ func (r *runtime) plan(q request) (*sandbox, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, withMend(err)
 	}
+	list, err := libcni.NetworkConfFromBytes(q.conf)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range list.Plugins {
+		// Or it could not be undone either, for want of the same program.
+		if _, err = r.plugins.FindInPath(p.Network.Type, q.binDirs); err != nil {
+			return nil, fmt.Errorf("%w; name its folder with --cni-bin", err)
+		}
+	}
 	s := &sandbox{
 		Version: sandboxVersion, Pod: q.pod, ContainerID: newContainerID(), NetNS: q.netns, ManifestDir: q.dir, Conf: q.conf, BinDirs: q.binDirs,
 	}

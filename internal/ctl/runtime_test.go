@@ -25,6 +25,7 @@ import (
 
 // host is a machine in memory: its network namespaces, and a Plexus that logs its calls.
 type host struct {
+	missing error // what FindInPath answers
 	version.PluginDecoder
 	netns map[string]bool
 	calls []string
@@ -67,7 +68,7 @@ func (h *host) Links(string) ([]netdev.Link, error) {
 }
 
 func (h *host) FindInPath(plugin string, paths []string) (string, error) {
-	return filepath.Join(paths[0], plugin), nil
+	return filepath.Join(paths[0], plugin), h.missing
 }
 
 func (h *host) ExecPlugin(ctx context.Context, _ string, _ []byte, environ []string) ([]byte, error) {
@@ -265,6 +266,18 @@ func TestAttachRefusesWhatIsInTheWay(t *testing.T) {
 			t.Errorf("attach = %v; want a refusal that says how to mend it", err)
 		}
 		equal(t, "calls", before, l.host.calls)
+	})
+	t.Run("a plugin that is not there", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t)
+		l.host.missing = errors.New("no plugin")
+		if _, err := l.attach(t.Context(), l.requests("a")); !errors.Is(err, l.host.missing) || !strings.Contains(err.Error(), "--cni-bin") {
+			t.Errorf("attach = %v; want it told where to look", err)
+		}
+		equal(t, "left", nil, l.left(t))
+		if keys, err := l.sandboxes.Keys(); err != nil || len(keys) != 0 {
+			t.Errorf("on record, and never to be undone: %v, %v", keys, err)
+		}
 	})
 	t.Run("a namespace of somebody else", func(t *testing.T) {
 		t.Parallel()
