@@ -308,8 +308,12 @@ func TestCableOutUnderARateLimitedPod(t *testing.T) {
 	// igb drops the rates by itself, when it notices that the link's speed has changed; until then it has this one.
 	_, err = x.call(next, "ADD")
 	told := err != nil && strings.Contains(err.Error(), "not as it was") && strings.Contains(err.Error(), "rate")
-	if left := settings.MaxTxMbps != 0; told != left || (!left && err != nil) {
-		t.Errorf("the next owner was told %v, with the rate %d left", err, settings.MaxTxMbps)
+	now, vfErr := m.kernel.VF(pf.NetDev, 0)
+	if vfErr != nil {
+		t.Fatal(vfErr)
+	}
+	if was := settings.MaxTxMbps; told && was == 0 || !told && (err != nil || now.MaxTxMbps != 0) {
+		t.Errorf("the next owner was told %v, with the rate %d left before its ADD, and %d after it", err, was, now.MaxTxMbps)
 	}
 	link.Up = true
 	if err = m.kernel.SetLink(netdev.Host, netdev.LinkUp, link); err != nil {
