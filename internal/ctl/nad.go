@@ -131,6 +131,7 @@ func writeFindings(w io.Writer, format string, findings finding.List, kinds []fi
 // readLintFiles reads what the arguments name: files, folders with all that is below them, and stdin for "-".
 func readLintFiles(stdin io.Reader, args []string) ([]lint.File, error) {
 	var files []lint.File
+	seen := map[string]bool{}
 	for _, arg := range args {
 		if arg == "-" {
 			// One byte more than allowed shows that it is too long.
@@ -146,6 +147,14 @@ func readLintFiles(stdin io.Reader, args []string) ([]lint.File, error) {
 			return nil, err
 		}
 		for _, path := range paths {
+			abs, err := filepath.Abs(path)
+			if err != nil {
+				return nil, err
+			}
+			if seen[abs] { // named twice, or below a folder that is named too
+				continue
+			}
+			seen[abs] = true
 			data, err := readBounded(path, manifest.MaxFileBytes)
 			if err != nil {
 				return nil, err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,8 +50,14 @@ func TestLeasesOfWhatMayBeAliveAreNotLeaked(t *testing.T) {
 	n.lease(t, "leases/cluster/10.201.0.14", "eeee")
 	n.write(t, "results/cluster-eeee-eth0", fmt.Sprintf(entry("/nonexistent"), "eeee"))
 	n.lease(t, "leases/former/10.9.0.1", "../../x")
+	// host-local was killed before it had written whose it is.
+	n.write(t, "leases/cluster/10.201.0.15", "")
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(n.path("leases/cluster/10.201.0.15"), old, old); err != nil {
+		t.Fatal(err)
+	}
 	found := n.examine(t)
-	if got := bad(found); !slices.Equal(got, []string{RecordCorrupt, PoolLeak, PoolLeak}) {
+	if got := bad(found); !slices.Equal(got, []string{RecordCorrupt, PoolLeak, PoolLeak}) || !strings.Contains(show(found), "10.201.0.15 (nobody: the file is empty)") {
 		t.Errorf("found %s", show(found))
 	}
 }

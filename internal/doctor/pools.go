@@ -243,10 +243,11 @@ func (d *Doctor) leaked(n *node, leases map[string][]lease) map[string][]lease {
 	found := map[string][]lease{}
 	for dir, list := range leases {
 		for _, l := range list {
-			if l.containerID == "" || known[l.containerID] || d.Now().Sub(l.modified) < young {
+			if known[l.containerID] || d.Now().Sub(l.modified) < young {
 				continue
 			}
-			if d.isAlive(n, l.containerID) {
+			// Without one, host-local was killed while it wrote the lease: no DEL will ever find it.
+			if l.containerID != "" && d.isAlive(n, l.containerID) {
 				known[l.containerID] = true
 				continue
 			}
@@ -308,7 +309,11 @@ func cachedNetNS(dir, id string) []string {
 func leakFinding(object string, leaks []lease) Finding {
 	var texts, files []string
 	for _, l := range leaks {
-		texts = append(texts, fmt.Sprintf("%s (container %.12s)", l.address, l.containerID))
+		owner := "nobody: the file is empty"
+		if l.containerID != "" {
+			owner = fmt.Sprintf("container %.12s", l.containerID)
+		}
+		texts = append(texts, fmt.Sprintf("%s (%s)", l.address, owner))
 		files = append(files, l.file)
 	}
 	const most = 8

@@ -28,6 +28,7 @@ const (
 	DeviceMissing         = "device-missing"
 	DeviceUnused          = "device-unused"
 	IPAMInvalid           = "ipam-invalid"
+	GatewayOutside        = "gateway-outside"
 	IPAMOverlap           = "ipam-overlap"
 	NetworkOverlap        = "network-overlap"
 	TooMany               = "too-many"
@@ -57,6 +58,7 @@ func Kinds() []finding.Kind {
 		{Code: DeviceMissing, Severity: finding.Warning, Meaning: "The plugin attaches a device, and nothing says which: only pods that name one themselves can be attached.", Mend: "Annotate the NetworkAttachmentDefinition with `k8s.v1.cni.cncf.io/resourceName`."},
 		{Code: DeviceUnused, Severity: finding.Warning, Meaning: "Pods have to be given a device for the network, and no plugin of it does anything with one.", Mend: "Remove the annotation, or correct `type`."},
 		{Code: IPAMInvalid, Severity: finding.Error, Meaning: "The section `ipam` holds addresses that its plugin refuses, or that can not work.", Mend: "Correct the key that is named."},
+		{Code: GatewayOutside, Severity: finding.Warning, Meaning: "A gateway is outside of the subnet, and no route leads to it.", Mend: "Correct it, or add a route to it that has no `gw`."},
 		{Code: IPAMOverlap, Severity: finding.Error, Meaning: "Two ranges of a network have addresses in common.", Mend: "Set them apart."},
 		{Code: NetworkOverlap, Severity: finding.Warning, Meaning: "Two networks of the input give away the same addresses, from leases of their own.", Mend: "Set their ranges apart, unless no pod and no router is ever in both."},
 		{Code: TooMany, Severity: finding.Error, Meaning: "There are more findings than anybody reads: the rest is left out.", Mend: "Mend these first."},

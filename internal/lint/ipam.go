@@ -148,6 +148,8 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 		switch {
 		case !ok:
 			c.report(IPAMInvalid, given, prefix+key, fmt.Sprintf("%s %q is no address", key, short(given.text)), "")
+		case !subnet.Contains(addr) && key == "gateway":
+			c.outside(given, prefix+key, addr, subnet)
 		case !subnet.Contains(addr):
 			c.report(IPAMInvalid, given, prefix+key, fmt.Sprintf("%s %v is outside of subnet %v", key, addr, subnet), "")
 		case key == "rangeStart":
@@ -168,6 +170,18 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 	if sound {
 		c.pools = append(c.pools, p)
 	}
+}
+
+// outside reports a gateway that the subnet does not lead to. With a route to it that needs no gateway it may be meant so.
+func (c *pluginCheck) outside(at *value, field string, gateway netip.Addr, subnet netip.Prefix) {
+	if list := c.conf.fold("routes"); list != nil {
+		for _, route := range list.items {
+			if dst, why := parseCIDR(route.str("dst")); why == "" && dst.Bits() > 0 && dst.Contains(gateway) && route.str("gw") == "" {
+				return
+			}
+		}
+	}
+	c.report(GatewayOutside, at, field, fmt.Sprintf("gateway %v is outside of subnet %v", gateway, subnet), "correct it, or add a route to it that has no gw")
 }
 
 // checkStatic checks the addresses of static. elsewhere is set if pods may bring them along.
@@ -192,8 +206,12 @@ func (c *pluginCheck) checkStatic(elsewhere bool) {
 			continue
 		}
 		gateway := item.str("gateway")
-		if addr, ok := parseIP(gateway); gateway != "" && (!ok || !prefix.Contains(addr)) {
-			c.report(IPAMInvalid, item.fold("gateway"), field+".gateway", fmt.Sprintf("gateway %q is no address within %v", short(gateway), prefix.Masked()), "")
+		switch addr, ok := parseIP(gateway); {
+		case gateway == "":
+		case !ok:
+			c.report(IPAMInvalid, item.fold("gateway"), field+".gateway", fmt.Sprintf("gateway %q is no address", short(gateway)), "")
+		case !prefix.Contains(addr):
+			c.outside(item.fold("gateway"), field+".gateway", addr, prefix.Masked())
 		}
 	}
 }
@@ -218,7 +236,7 @@ func (c *pluginCheck) checkRoutes() {
 		case why != "":
 			c.report(IPAMInvalid, cmp.Or(item.fold("dst"), item), field+".dst", fmt.Sprintf("dst %q %s", short(item.str("dst")), why), "write it like 10.0.0.0/8, or 0.0.0.0/0 for the default route")
 			continue
-		case dst.Masked() != dst:
+		case dst.Masked() != dst && dst.Addr().Is4(): // of IPv6 the kernel masks it
 			c.report(IPAMInvalid, item.fold("dst"), field+".dst", fmt.Sprintf("dst %v is the address of a host, which the kernel refuses", dst), fmt.Sprintf("write %v", dst.Masked()))
 		}
 		gw := item.str("gw")

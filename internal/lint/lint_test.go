@@ -115,6 +115,8 @@ func TestFindings(t *testing.T) {
 		"an unknown ipam":                           {config: `{"type":"macvlan","ipam":{"type":"hostlocal"}}`, want: []string{`plugin-unknown ipam.type <"hostloc>`}},
 		"mac of ipvlan":                             {config: `{"type":"ipvlan","capabilities":{"mac":true},` + dual + `}`, want: []string{"capability-unsupported capabilities.mac <\"mac\":tr>"}},
 		"rates of its own, and of pods":             {config: `{"plugins":[{"type":"bridge"},{"type":"bandwidth","capabilities":{"bandwidth":true},"ingressRate":1000000,"ingressBurst":1000000}]}`, want: []string{"capability-unsupported plugins[1].capabilities.bandwidth <\"bandwid>"}},
+		"a gateway that a route leads to":           {config: host(`"ranges":[[{"subnet":"10.0.0.0/24","gateway":"169.254.1.1"}]],"routes":[{"dst":"169.254.1.1/32","scope":253},{"dst":"0.0.0.0/0"}]`)},
+		"a route of IPv6 with the bits of a host":   {config: host(`"ranges":[[{"subnet":"3ffe:ffff:0:1ff::/64"}]],"routes":[{"dst":"3ffe:ffff:0:01ff::1/64"}]`)},
 		"ips of dhcp":                               {config: `{"type":"macvlan","capabilities":{"ips":true},"ipam":{"type":"dhcp"}}`, want: []string{"capability-unsupported capabilities.ips <\"ips\":tr>"}},
 		"ips of host-local":                         {config: `{"type":"macvlan","capabilities":{"ips":true},` + dual + `}`},
 		"a capability that is switched off":         {config: `{"type":"ipvlan","capabilities":{"mac":false},` + dual + `}`},
@@ -145,7 +147,7 @@ func TestFindings(t *testing.T) {
 		"a route with host bits":                    {config: host(`"subnet":"10.0.0.0/24","routes":[{"dst":"10.0.0.1/8"}]`), want: []string{`ipam-invalid ipam.routes[0].dst <"10.0.0.>`}},
 		"a route by a gateway of the other family":  {config: host(`"subnet":"10.0.0.0/24","routes":[{"dst":"10.0.0.0/8","gw":"fd00::1"}]`), want: []string{`ipam-invalid ipam.routes[0].gw <"fd00::1>`}},
 		"a static address without its prefix":       {config: `{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":"10.0.0.1"}]}}`, want: []string{`ipam-invalid ipam.addresses[0].address <"10.0.0.>`}},
-		"a static gateway outside":                  {config: `{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":"10.0.0.1/24","gateway":"10.1.0.1"}]}}`, want: []string{`ipam-invalid ipam.addresses[0].gateway <"10.1.0.>`}},
+		"a static gateway outside":                  {config: `{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":"10.0.0.1/24","gateway":"10.1.0.1"}]}}`, want: []string{`gateway-outside ipam.addresses[0].gateway <"10.1.0.>`}},
 		"portmap that marks twice":                  {config: `{"plugins":[{"type":"ptp",` + dual + `},{"type":"portmap","markMasqBit":3,"externalSetMarkChain":"X"}]}`, want: []string{`key-value plugins[1].externalSetMarkChain <"X"}]}>`}},
 	} {
 		t.Run(name, func(t *testing.T) {

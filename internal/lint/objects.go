@@ -44,14 +44,14 @@ type document struct {
 	text   []byte
 }
 
-// documents cuts a file where the source of manifests does: a line "---" ends a document wherever it stands (YAML 1.2 §9.1.2).
+// documents cuts a file where the source of manifests does: a line "---" or "..." ends a document wherever it stands (YAML 1.2 §9.1.2).
 func documents(data []byte) []document {
 	var found []document
 	doc := document{}
 	number := 0
 	for line := range bytes.Lines(data) {
 		bare := bytes.TrimRight(line, "\r\n\t ")
-		if bytes.Equal(bare, []byte("---")) || bytes.HasPrefix(bare, []byte("--- ")) {
+		if bytes.Equal(bare, []byte("---")) || bytes.HasPrefix(bare, []byte("--- ")) || bytes.Equal(bare, []byte("...")) {
 			found = append(found, doc)
 			doc = document{offset: number, text: slices.Clone(line[len("---"):])}
 		} else {
@@ -137,14 +137,15 @@ func nadNodes(root *yaml.Node) []*yaml.Node {
 	switch kindOf(object) {
 	case nadKind:
 		return []*yaml.Node{object}
-	case "List":
+	case "List", nadKind + "List":
 		_, items := child(object, "items")
 		if items == nil {
 			return nil
 		}
 		var found []*yaml.Node
 		for _, item := range items.Content {
-			if item = follow(item); kindOf(item) == nadKind {
+			item = follow(item)
+			if kind := kindOf(item); kind == nadKind || kind == "" && kindOf(object) == nadKind+"List" {
 				found = append(found, item)
 			}
 		}

@@ -6,6 +6,7 @@ package migrate
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 
 	"github.com/plexus-cni/plexus/internal/finding"
 )
@@ -63,7 +64,7 @@ func (r *Report) steps(in Input) []string {
 	}
 	old := "00-multus.conf in " + defaultNetDir
 	if in.Conf != nil {
-		old = in.Conf.Path
+		old = filepath.Join(defaultNetDir, filepath.Base(in.Conf.Path)) // as the node has it, wherever it was read
 	}
 	if r.Target == Plain {
 		steps = append(steps,

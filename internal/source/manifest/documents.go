@@ -15,6 +15,10 @@ import (
 // Documents yields the documents of a YAML or JSON stream, counted from 1, as JSON, or says why one is none. Empty ones are left out.
 func Documents(data []byte) iter.Seq2[json.RawMessage, error] {
 	return func(yield func(json.RawMessage, error) bool) {
+		if isUTF16(data) {
+			yield(nil, fmt.Errorf("%w: it is UTF-16: write it in UTF-8", ErrInvalid))
+			return
+		}
 		for n, doc := range documents(data) {
 			j, err := toJSON(doc)
 			if err != nil {

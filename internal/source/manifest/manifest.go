@@ -240,6 +240,9 @@ type object struct {
 
 // Parse reads the documents of one file.
 func Parse(data []byte) (*Objects, error) {
+	if isUTF16(data) {
+		return nil, errors.New("it is UTF-16: write it in UTF-8")
+	}
 	objects := &Objects{}
 	for n, doc := range documents(data) {
 		j, err := yaml.YAMLToJSON(doc)
@@ -253,8 +256,19 @@ func Parse(data []byte) (*Objects, error) {
 	return objects, nil
 }
 
-// documents yields the YAML documents of data, counted from 1, empty ones left out. A line that starts with "---" ends a document
-// wherever it stands, also in a block scalar (YAML 1.2 §9.1.2).
+// isBoundary reports whether a line ends a document: "---", with or without the beginning of the next, or "...", wherever it stands, also in
+// a block scalar (YAML 1.2 §9.1.2).
+func isBoundary(line []byte) bool {
+	line = bytes.TrimRight(line, "\r\n\t ")
+	return bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- ")) || bytes.Equal(line, []byte("..."))
+}
+
+// isUTF16 reports whether data begins as UTF-16 does, in which the boundaries of documents would be overlooked.
+func isUTF16(data []byte) bool {
+	return bytes.HasPrefix(data, []byte("\xfe\xff")) || bytes.HasPrefix(data, []byte("\xff\xfe"))
+}
+
+// documents yields the YAML documents of data, counted from 1, empty ones left out.
 func documents(data []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		n, start := 0, 0
@@ -270,7 +284,7 @@ func documents(data []byte) iter.Seq2[int, []byte] {
 			if i := bytes.IndexByte(data[at:], '\n'); i >= 0 {
 				end = at + i + 1
 			}
-			if line := bytes.TrimRight(data[at:end], "\r\n\t "); bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- ")) {
+			if isBoundary(data[at:end]) {
 				if !emit(data[start:at]) {
 					return
 				}
@@ -282,13 +296,32 @@ func documents(data []byte) iter.Seq2[int, []byte] {
 	}
 }
 
-// addItem adds an object of a List. Lists in Lists are refused: each level is parsed anew, and nobody writes them.
-func (o *Objects) addItem(doc []byte) error {
+// plainly says what is wrong with a field in the terms of who wrote it.
+func plainly(err error) error {
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	switch {
+	case !ok:
+		return err
+	case wrong.Field == "spec.config":
+		return fmt.Errorf("spec.config is a JSON %s, and has to be text: write \"config: |\" and the JSON below it, indented", wrong.Value)
+	}
+	return fmt.Errorf("%s is a JSON %s, and can not be", cmp.Or(wrong.Field, "it"), wrong.Value)
+}
+
+// definitionList is the kind in which the API server itself answers; its items need not say theirs.
+const definitionList = "NetworkAttachmentDefinitionList"
+
+// addItem adds an object of a list. Lists in lists are refused: each level is parsed anew, and nobody writes them.
+func (o *Objects) addItem(doc []byte, list string) error {
 	var head struct {
 		Kind string `json:"kind"`
 	}
-	if err := json.Unmarshal(doc, &head); err == nil && head.Kind == "List" {
+	err := json.Unmarshal(doc, &head)
+	switch {
+	case err == nil && (head.Kind == "List" || head.Kind == definitionList):
 		return errors.New("a List in a List: write its items into the outer one")
+	case err == nil && head.Kind == "" && list == definitionList:
+		return o.addObject(doc, "NetworkAttachmentDefinition")
 	}
 	return o.add(doc)
 }
@@ -302,17 +335,22 @@ func (o *Objects) add(doc []byte) error {
 		return fmt.Errorf("not a Kubernetes object: %w", err)
 	}
 	switch head.Kind {
-	case "Pod", "NetworkAttachmentDefinition", "List":
+	case "Pod", "NetworkAttachmentDefinition", "List", definitionList:
 	default:
 		return nil
 	}
+	return o.addObject(doc, head.Kind)
+}
+
+func (o *Objects) addObject(doc []byte, kind string) error {
 	var obj object
 	if err := json.Unmarshal(doc, &obj); err != nil {
-		return fmt.Errorf("%s: %w", head.Kind, err)
+		return fmt.Errorf("%s: %w", kind, plainly(err))
 	}
-	if obj.Kind == "List" {
+	obj.Kind = kind
+	if obj.Kind == "List" || obj.Kind == definitionList {
 		for i, item := range obj.Items {
-			if err := o.addItem(item); err != nil {
+			if err := o.addItem(item, obj.Kind); err != nil {
 				return fmt.Errorf("items[%d]: %w", i, err)
 			}
 		}

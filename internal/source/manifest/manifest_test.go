@@ -68,6 +68,14 @@ func TestLoad(t *testing.T) {
 			files: map[string]string{"all.yaml": "# first\n---\n" + podWeb + "--- # second\n" + netStorage + "---\n\n"},
 			want:  Objects{Pods: []source.Pod{web}, Definitions: []nad.Definition{storage}},
 		},
+		"documents that end by dots": {
+			files: map[string]string{"all.yaml": podWeb + "...\n" + netStorage},
+			want:  Objects{Pods: []source.Pod{web}, Definitions: []nad.Definition{storage}},
+		},
+		"a list as the API server writes it, without kinds": {
+			files: map[string]string{"l.json": `{"kind":"NetworkAttachmentDefinitionList","items":[{"metadata":{"name":"storage","namespace":"shop"},"spec":{"config":"{\"type\":\"bridge\"}"}}]}`},
+			want:  Objects{Definitions: []nad.Definition{storage}},
+		},
 		"a List": {
 			files: map[string]string{"l.json": `{"kind":"List","items":[{"kind":"NetworkAttachmentDefinition","metadata":{"name":"storage","namespace":"shop"},"spec":{"config":"{\"type\":\"bridge\"}"}}]}`},
 			want:  Objects{Definitions: []nad.Definition{storage}},
@@ -105,15 +113,17 @@ func TestLoadRefuses(t *testing.T) {
 		files map[string]string
 		says  []string
 	}{
-		"YAML that is none":             {map[string]string{"a.yaml": "a: [1\n"}, []string{"a.yaml", "document 1"}},
-		"a List in a List":              {map[string]string{"a.yaml": "kind: List\nitems: [{kind: List, items: []}]\n"}, []string{"a.yaml", "items[0]", "a List in a List"}},
-		"the number of a document":      {map[string]string{"a.yaml": podWeb + "---\n- 1\n"}, []string{"a.yaml", "document 2", "not a Kubernetes object"}},
-		"one pod twice":                 {map[string]string{"a.yaml": podWeb, "b.yaml": podWeb}, []string{"Pod default/web", "a.yaml", "b.yaml"}},
-		"a field of the wrong type":     {map[string]string{"a.yaml": "kind: NetworkAttachmentDefinition\nmetadata: {name: net}\nspec: {config: {type: bridge}}\n"}, []string{"spec.config"}},
-		"a name with a path":            {map[string]string{"a.yaml": "kind: Pod\nmetadata: {name: ../../etc/passwd}\n"}, []string{"a.yaml", "metadata"}},
-		"a name with another namespace": {map[string]string{"a.yaml": "kind: Pod\nmetadata: {name: kube-system/x}\n"}, []string{"a.yaml", "metadata"}},
-		"no name":                       {map[string]string{"a.yaml": "kind: Pod\n"}, []string{"a.yaml", "metadata"}},
-		"a file that is too large":      {map[string]string{"a.yaml": strings.Repeat("#", MaxFileBytes+1)}, []string{"a.yaml", "split it"}},
+		"YAML that is none":               {map[string]string{"a.yaml": "a: [1\n"}, []string{"a.yaml", "document 1"}},
+		"UTF-16":                          {map[string]string{"a.yaml": "\xff\xfek\x00i\x00n\x00d\x00"}, []string{"a.yaml", "UTF-16", "write it in UTF-8"}},
+		"a configuration that is no text": {map[string]string{"a.yaml": "kind: NetworkAttachmentDefinition\nmetadata: {name: a}\nspec: {config: {type: x}}\n"}, []string{"a.yaml", "spec.config is a JSON object", "config: |"}},
+		"a List in a List":                {map[string]string{"a.yaml": "kind: List\nitems: [{kind: List, items: []}]\n"}, []string{"a.yaml", "items[0]", "a List in a List"}},
+		"the number of a document":        {map[string]string{"a.yaml": podWeb + "---\n- 1\n"}, []string{"a.yaml", "document 2", "not a Kubernetes object"}},
+		"one pod twice":                   {map[string]string{"a.yaml": podWeb, "b.yaml": podWeb}, []string{"Pod default/web", "a.yaml", "b.yaml"}},
+		"a field of the wrong type":       {map[string]string{"a.yaml": "kind: NetworkAttachmentDefinition\nmetadata: {name: net}\nspec: {config: {type: bridge}}\n"}, []string{"spec.config"}},
+		"a name with a path":              {map[string]string{"a.yaml": "kind: Pod\nmetadata: {name: ../../etc/passwd}\n"}, []string{"a.yaml", "metadata"}},
+		"a name with another namespace":   {map[string]string{"a.yaml": "kind: Pod\nmetadata: {name: kube-system/x}\n"}, []string{"a.yaml", "metadata"}},
+		"no name":                         {map[string]string{"a.yaml": "kind: Pod\n"}, []string{"a.yaml", "metadata"}},
+		"a file that is too large":        {map[string]string{"a.yaml": strings.Repeat("#", MaxFileBytes+1)}, []string{"a.yaml", "split it"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
