@@ -27,8 +27,12 @@ func parseModules(dep, builtin io.Reader) (moduleTree, error) {
 		if !ok {
 			return moduleTree{}, fmt.Errorf("modules.dep: line %q has no colon", lines.Text())
 		}
+		name := moduleName(module)
+		if name == "" || moduleName(name) != name {
+			return moduleTree{}, fmt.Errorf("modules.dep: %q is no file of a module", module)
+		}
 		tree.needs[module] = strings.Fields(needs)
-		tree.paths[moduleName(module)] = module
+		tree.paths[name] = module
 	}
 	if err := lines.Err(); err != nil {
 		return moduleTree{}, fmt.Errorf("modules.dep: %w", err)
