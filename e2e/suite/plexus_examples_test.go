@@ -151,11 +151,12 @@ func addressesOf(t *testing.T, pod *corev1.Pod, network, ifName string) []netip.
 	return got
 }
 
-// wantPing fails unless a pod reaches an address over an interface.
+// wantPing fails unless a pod reaches an address over an interface. One of IPv6 answers when duplicate address detection is over, which may
+// be a moment after the pod is ready.
 func wantPing(t *testing.T, pod *corev1.Pod, ifName string, to ...netip.Addr) {
 	t.Helper()
 	for _, a := range to {
-		execInPod(t, pod, "ping", "-c", "1", "-W", "10", "-I", ifName, a.String())
+		execInPod(t, pod, "sh", "-c", `for i in $(seq 20); do ping -c 1 -W 1 -I "$1" "$2" && exit; done; exit 1`, "sh", ifName, a.String())
 	}
 }
 

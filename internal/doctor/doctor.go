@@ -70,6 +70,8 @@ type Paths struct {
 	SRIOV, LegacySRIOV string
 	// Kubelet is the kubelet's folder.
 	Kubelet string
+	// PodLogs is where the kubelet has a folder for each pod, named NAMESPACE_NAME_UID.
+	PodLogs string
 	// Proc is where the processes are.
 	Proc string
 	// Flannel is the file that flannel tells its subnets in, APIServer the manifest of the API server.
@@ -86,6 +88,7 @@ func DefaultPaths() Paths {
 		SRIOV:       "/var/lib/cni/plexus/sriov",
 		LegacySRIOV: "/var/lib/cni/sriov",
 		Kubelet:     "/var/lib/kubelet",
+		PodLogs:     "/var/log/pods",
 		Proc:        "/proc",
 		Flannel:     "/run/flannel/subnet.env",
 		APIServer:   "/etc/kubernetes/manifests/kube-apiserver.yaml",
@@ -113,7 +116,7 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 	if d.Choose != nil {
 		chosen, err := d.Choose(n.pods)
 		if err != nil {
-			found = append(found, newFinding(PodUnknown, "pod "+d.Pod, err.Error(), "name a pod of this node; of one that could not be attached, the log tells below, if Plexus keeps one (logFile)"))
+			found = append(found, newFinding(PodUnknown, "pod "+d.Pod, err.Error(), "name a pod of this node; of one that could not be attached, its events tell (kubectl describe pod), and so would Plexus' log here (key logFile)"))
 		}
 		n.chosen = chosen
 	}
@@ -126,6 +129,10 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 		}
 	}
 	found = append(found, d.run(ctx, n, d.checks())...)
+	if slices.ContainsFunc(found, func(f Finding) bool { return f.Code == AddFailed }) {
+		// It is known why the pod is not on record, and the name is right.
+		found = slices.DeleteFunc(found, func(f Finding) bool { return f.Code == PodUnknown })
+	}
 	slices.SortStableFunc(found, compareFindings)
 	return found
 }

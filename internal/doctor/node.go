@@ -343,9 +343,10 @@ func (w *network) isOf(pods []inspect.Pod) bool {
 	})
 }
 
-// concerned are the networks to look at: all, or those of the pods that are asked for and the default one.
+// concerned are the networks to look at: all, or those of the pods that are asked for and the default one. Of a pod that is not on
+// record nobody knows them: all may be.
 func (d *Doctor) concerned(n *node) []network {
-	if d.Choose == nil {
+	if d.Choose == nil || len(n.chosen) == 0 {
 		return n.networks
 	}
 	return slices.DeleteFunc(slices.Clone(n.networks), func(w network) bool { return !w.isDefault && !w.isOf(n.chosen) })

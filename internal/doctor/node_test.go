@@ -77,7 +77,7 @@ func newTestNode(t *testing.T, keys string) *testNode {
 		JSON: func(data []byte) ([]byte, error) { return data, nil },
 		Paths: Paths{
 			NetNS: n.path("netns"), Results: []string{n.path("results")}, Sandboxes: []string{n.path("sandboxes")}, Leases: n.path("leases"), SRIOV: n.path("sriov"),
-			LegacySRIOV: n.path("legacy-sriov"), Kubelet: n.path("kubelet"), Proc: n.path("proc"), Flannel: n.path("subnet.env"), APIServer: n.path("apiserver.yaml"),
+			LegacySRIOV: n.path("legacy-sriov"), Kubelet: n.path("kubelet"), PodLogs: n.path("logs"), Proc: n.path("proc"), Flannel: n.path("subnet.env"), APIServer: n.path("apiserver.yaml"),
 		},
 	}
 	n.write(t, "proc/self/.keep", "")
@@ -721,9 +721,9 @@ func TestDoctorTellsWhyAPodCouldNotBeAttached(t *testing.T) {
 	}
 	wantOnly(t, n.examine(t), AddFailed, "pod default/a", "default/nosuch")
 	n.Pod, n.Choose = "default/a", func([]inspect.Pod) ([]inspect.Pod, error) { return nil, errors.New("not on record") }
-	if found := n.examine(t); !slices.Equal(bad(found), []string{AddFailed, PodUnknown}) {
-		t.Errorf("found %s", show(found))
-	}
+	wantOnly(t, n.examine(t), AddFailed, "pod default/a", "default/nosuch")
+	n.Pod = "default/never"
+	wantOnly(t, n.examine(t), PodUnknown, "not on record")
 	n.write(t, "manifests/nads.yaml", n.bridge("nosuch", "", subnet))
 	if err := n.add(t, "a", "nosuch", testenv.NetNS(t)); err != nil {
 		t.Fatal(err)
@@ -731,5 +731,44 @@ func TestDoctorTellsWhyAPodCouldNotBeAttached(t *testing.T) {
 	n.Pod, n.Choose = "", nil
 	if found := n.examine(t); len(bad(found)) > 0 {
 		t.Errorf("after an ADD that succeeded: found %s", show(found))
+	}
+}
+
+func TestFailuresOfDeletedPodsAreOver(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t, "")
+	for _, name := range []string{"a", "ab"} {
+		if err := n.add(t, name, "nosuch", testenv.NetNS(t)); err == nil {
+			t.Fatal("attached to a network that is not there")
+		}
+	}
+	n.write(t, "kubelet/pods/2222/.keep", "")
+	if got := bad(n.examine(t)); !slices.Equal(got, []string{AddFailed, AddFailed}) {
+		t.Errorf("without folders of logs: found %v", got)
+	}
+	n.write(t, "logs/default_a_1111/.keep", "") // which the kubelet has no more
+	n.write(t, "logs/default_ab_2222/.keep", "")
+	wantOnly(t, n.examine(t), AddFailed, "pod default/ab")
+	n.write(t, "kubelet/pods/1111/.keep", "")
+	if got := bad(n.examine(t)); !slices.Equal(got, []string{AddFailed, AddFailed}) {
+		t.Errorf("with both pods: found %v", got)
+	}
+}
+
+func TestDoctorOfAPodThatGotNoAddressTellsOfThePool(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t, "")
+	n.write(t, "manifests/nads.yaml", n.bridge("b", "", `"subnet":"10.9.0.0/24","rangeStart":"10.9.0.20","rangeEnd":"10.9.0.20"`))
+	n.pod(t, "a", "b")
+	if err := n.add(t, "late", "b", testenv.NetNS(t)); err == nil {
+		t.Fatal("attached to a network without a free address")
+	}
+	n.Pod, n.Choose = "default/late", func([]inspect.Pod) ([]inspect.Pod, error) { return nil, errors.New("not on record") }
+	found := n.examine(t)
+	if got := bad(found); !slices.Equal(got, []string{AddFailed, PoolExhausted}) {
+		t.Fatalf("found %s", show(found))
+	}
+	if !strings.Contains(show(found), "in NetworkAttachmentDefinition default/b") {
+		t.Errorf("where to widen the range is not told: %s", show(found))
 	}
 }

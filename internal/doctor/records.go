@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -280,13 +281,35 @@ func (d *Doctor) checkLog(_ context.Context, n *node) ([]Finding, error) {
 	}
 	var found []Finding
 	for _, f := range failures {
-		if d.Choose != nil && !matches(d.Pod, f.Pod) {
+		if d.Choose != nil && !matches(d.Pod, f.Pod) || d.deleted(f.Pod) {
 			continue
 		}
 		found = append(found, newFinding(AddFailed, "pod "+f.Pod, fmt.Sprintf("its last ADD failed at %s (%d in the last hour): %s", f.Time.UTC().Format("15:04:05 UTC"), f.Count, oneLine(f.Text)),
 			"mend what it says; the kubelet tries again by itself"))
 	}
 	return found, nil
+}
+
+// deleted reports whether the kubelet has had a pod, and has it no more: nothing of it is left to mend. The folder of its log tells its
+// UID and outlives it by a minute; the folder of its volumes goes with it. What can not be told is not deleted.
+func (d *Doctor) deleted(pod string) bool {
+	if _, err := os.Stat(filepath.Join(d.Paths.Kubelet, "pods")); err != nil {
+		return false // not that of a kubelet, or not to be seen
+	}
+	logs, err := os.ReadDir(d.Paths.PodLogs)
+	if err != nil {
+		return false
+	}
+	for _, l := range logs {
+		uid, ok := strings.CutPrefix(l.Name(), strings.Replace(pod, "/", "_", 1)+"_")
+		if !ok {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(d.Paths.Kubelet, "pods", uid)); !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return true
 }
 
 // matches reports whether a pod of the log is the one that is asked for: by namespace/name, by name, or by "namespace/".
