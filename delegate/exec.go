@@ -169,33 +169,62 @@ func (e *Exec) Run(ctx context.Context, plugin string, stdin []byte, environ []s
 	return e.ExecPlugin(ctx, path, stdin, environ)
 }
 
-// run starts the plugin once and waits for it.
+// run starts the plugin once and waits for it. Of a plugin that failed nobody is left at work: what its IPAM did after that, nobody
+// would undo.
 func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	// The plugin and its children hold one end of a pipe, and with the last of them it is closed.
+	alive, held, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer alive.Close() // nothing is read from it
 	stdout, stderr := &capped{most: MaxOutputBytes}, &tail{}
 	cmd := exec.CommandContext(ctx, path) // running plugins is what a meta-plugin is for; FindInPath chose it
 	cmd.Env = environ
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout = stdout
 	cmd.Stderr = stderr
-	cmd.WaitDelay = cmp.Or(e.Grace, defaultGrace)
+	cmd.WaitDelay = e.grace()
 	// A group of its own, so that the plugin's children (its IPAM) are stopped with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	if e.Inherit != nil {
-		cmd.ExtraFiles = []*os.File{e.Inherit}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, e.Inherit)
 	}
-	err := cmd.Run()
-	if ctx.Err() != nil && cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whoever of the group did not heed SIGTERM; usually nobody is left
+	cmd.ExtraFiles = append(cmd.ExtraFiles, held)
+	err = cmd.Start()
+	_ = held.Close() // the plugin has its own
+	if err != nil {
+		return nil, err
+	}
+	if err = cmd.Wait(); err == nil {
+		return stdout.Bytes(), nil
 	}
 	if stdout.overflow {
-		return nil, fmt.Errorf("%w: it printed more than %d bytes on stdout", ErrBadOutput, MaxOutputBytes)
+		err = fmt.Errorf("%w: it printed more than %d bytes on stdout", ErrBadOutput, MaxOutputBytes)
+	} else {
+		err = pluginError(err, stdout.Bytes(), stderr.String())
 	}
-	if err != nil {
-		return nil, pluginError(err, stdout.Bytes(), stderr.String())
+	if left := e.endGroup(cmd.Process.Pid, alive); left != nil {
+		err = fmt.Errorf("%w; what it had started is still at work: %w", err, left)
 	}
-	return stdout.Bytes(), nil
+	return nil, err
 }
+
+// endGroup kills whoever is left of a plugin's process group and waits until they have ended. Nothing comes through alive; it ends
+// when all have.
+func (e *Exec) endGroup(pid int, alive *os.File) error {
+	if err := syscall.Kill(-pid, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {
+		return nil // usually nobody is left; who left the group means to stay
+	}
+	if err := alive.SetReadDeadline(time.Now().Add(e.grace())); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, alive)
+	return err
+}
+
+func (e *Exec) grace() time.Duration { return cmp.Or(e.Grace, defaultGrace) }
 
 // ErrKilled marks a plugin that a signal ended: what it had done by then is not known.
 var ErrKilled = errors.New("killed")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -118,6 +119,84 @@ func TestExecKillsAPluginThatDoesNotHeedBeingStopped(t *testing.T) {
 	}
 	if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("ExecPlugin: %v, want a time-out", err)
+	}
+}
+
+// A plugin's IPAM has its outputs from the plugin, not from Plexus: that they are closed does not show that it has ended.
+func TestExecLeavesNobodyAtWorkOfAPluginThatFailed(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ ends string }{
+		"killed":               {`kill -KILL $$`},
+		"ended with an error":  {`exit 1`},
+		"that hung, stopped":   {`sleep 1000`},
+		"that closed its pipe": {`exec >&- 2>&-; exit 1`},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fifo := filepath.Join(t.TempDir(), "fifo")
+			if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			// The child does not heed SIGTERM. It alone holds the FIFO open for writing, and the plugin goes on when it does.
+			path := script(t, fmt.Sprintf(`(trap '' TERM; exec 9>%[1]s >/dev/null 2>&1; while :; do sleep 1; done) & read -r line <%[1]s.started; %[2]s`, fifo, tc.ends))
+			if err := syscall.Mkfifo(fifo+".started", 0o600); err != nil {
+				t.Fatal(err)
+			}
+			held := make(chan *os.File, 1)
+			go func() {
+				defer close(held)
+				f, err := os.Open(fifo) // returns when the child has it
+				if err == nil {
+					err = os.WriteFile(fifo+".started", []byte("\n"), 0)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				held <- f
+			}()
+			if _, err := execIt(t, &Exec{Timeout: time.Second, Grace: 100 * time.Millisecond}, path); err == nil {
+				t.Error("ExecPlugin: no error")
+			}
+			f, ok := <-held
+			if !ok {
+				t.Fatal("the child never started")
+			}
+			defer f.Close()
+			raw, err := f.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var n int
+			var readErr error
+			if err := raw.Read(func(fd uintptr) bool { n, readErr = syscall.Read(int(fd), make([]byte, 1)); return true }); err != nil {
+				t.Fatal(err)
+			}
+			if n != 0 || readErr != nil {
+				t.Errorf("the FIFO: %v, want EOF: the child is still at work", readErr)
+			}
+		})
+	}
+}
+
+func TestExecLeavesADaemonThatAPluginStartedAlone(t *testing.T) {
+	t.Parallel()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	path := script(t, fmt.Sprintf(`sleep 1000 >/dev/null 2>&1 & echo $! >%s; echo '{}'`, pidFile))
+	if _, err := execIt(t, &Exec{}, path); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("the daemon: %v, want it alive", err)
 	}
 }
 

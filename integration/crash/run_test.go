@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -348,7 +349,10 @@ func planFault(b *sandbox, f *faultPlan) error {
 func clearFaults() error {
 	left, err := filepath.Glob(root + "/fabric/faults/*")
 	for _, f := range left {
-		err = errors.Join(err, os.Remove(f))
+		// A plugin that outlives its killed call may meet it in between.
+		if removeErr := os.Remove(f); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
 	}
 	return err
 }

@@ -148,9 +148,9 @@ func (c *call) ipam(do func() error) error {
 		return do()
 	}
 	cmd := exec.Command("/proc/self/exe", "ipam") //nolint:noctx // whoever calls plugins bounds them
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(c.stdin), os.Stderr
+	cmd.Stdin = bytes.NewReader(c.stdin)
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+c.verb)
-	if out, err := cmd.Output(); err != nil {
+	if out, err := cmd.CombinedOutput(); err != nil { // as libcni does it: a child that outlives its parent has none of the parent's pipes
 		return fmt.Errorf("ipam: %w: %s", err, out)
 	}
 	return nil
