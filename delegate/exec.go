@@ -52,9 +52,8 @@ type Exec struct {
 	// Inherit is handed to each plugin, and so to its children, as file descriptor 3. Plexus hands on the lock of the
 	// sandbox: should Plexus be killed, the lock is held until the last of them has ended, and a DEL does not race with them.
 	Inherit *os.File
-	// Admit waits until one more program may run, and returns what to call when it has ended; nil for no limit. The wait does not
-	// count for Timeout.
-	Admit func(ctx context.Context) (func(), error)
+	// Admit waits until a program may run, and is asked before each; nil for no limit. The wait does not count for Timeout.
+	Admit func(ctx context.Context) error
 }
 
 var _ invoke.Exec = (*Exec)(nil)
@@ -87,11 +86,9 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	name := strings.TrimPrefix(filepath.Base(path), builtinPath)
 	// What runs in-process starts programs of its own, as its IPAM: those have to be admitted.
 	if e.Admit != nil && (!strings.HasPrefix(path, builtinPath) || optsOut(stdin)) {
-		leave, err := e.Admit(ctx)
-		if err != nil {
+		if err := e.Admit(ctx); err != nil {
 			return nil, fmt.Errorf("plugin %s: not started: %w", name, err)
 		}
-		defer leave()
 	}
 	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()

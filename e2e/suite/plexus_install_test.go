@@ -278,7 +278,7 @@ func stateFiles(t *testing.T, node string) []string {
 func stateFilesWith(ctx context.Context, t *testing.T, node string) []string {
 	t.Helper()
 	out, err := env.cluster.Exec(ctx, node, "find", "/var/lib/cni", "-type", "f",
-		"!", "-name", "*lock", "!", "-name", "last_reserved_ip.*", "!", "-name", "boot-id", "!", "-name", "slot-*")
+		"!", "-name", "*lock", "!", "-name", "last_reserved_ip.*", "!", "-name", "boot-id", "!", "-name", "slots")
 	if err != nil {
 		t.Fatal(err)
 	}

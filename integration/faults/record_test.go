@@ -26,7 +26,7 @@ func recordFaults() []fault {
 	lost := answer{codeUndecodable, "libcni's cache entry"}
 	faults := []fault{
 		{
-			what: "A record has no checksum", where: "`crc32c` is taken out of it, as in records of the first versions, or by a person",
+			what: "A record has no checksum", where: "`crc32` is taken out of it, as in records of the first versions, or by a person",
 			begin:  attached,
 			breaks: func(n *node) func() { n.write(recordFile, unsealed(n.read(recordFile))); return nil },
 			mends:  "nothing has to be: it is taken as it is",
@@ -126,7 +126,7 @@ func recordFaults() []fault {
 
 // unsealed is a record without its checksum.
 func unsealed(record string) string {
-	return regexp.MustCompile(`,"crc32c":"[0-9a-f]{8}"`).ReplaceAllString(record, "")
+	return regexp.MustCompile(`,"crc32":"[0-9a-f]{8}"`).ReplaceAllString(record, "")
 }
 
 func (n *node) halve(name string) {

@@ -161,6 +161,7 @@ func (c *call) attach(ctx context.Context, src source.Source, plan *delegate.Pla
 	if err := c.executor(c.cfg.CNIDir).Add(ctx, plan); err != nil {
 		return nil, err
 	}
+	c.leave() // what follows waits for the disk and the API server, and runs no plugin
 	result, err := plan.DefaultAttachment().ResultAs(c.cfg.CNIVersion)
 	if err != nil {
 		return nil, err

@@ -126,28 +126,40 @@ func program(pid string) (string, error) {
 // mustPatience is how long what has to be done in any case waits for a place among the plugins of the node, in all of a call.
 const mustPatience = 10 * time.Second
 
-// admit waits until fewer plugins than the configuration allows run on this node: a call waits for a minute, with all its plugins together,
-// and is refused. What has to be done in any case, to undo and to check, goes on then: plugins that hang must not keep pods from going away,
-// nor have healthy ones taken for broken.
-func (c *call) admit(ctx context.Context) (func(), error) {
+// admit waits until fewer calls than the configuration allows run plugins on this node, and has a place from then on: of a call's plugins
+// there runs one at a time. A call waits for a minute, and is refused. What has to be done in any case, to undo and to check, goes on then:
+// plugins that hang must not keep pods from going away, nor have healthy ones taken for broken.
+func (c *call) admit(ctx context.Context) error {
+	if c.place != nil {
+		return nil
+	}
 	start := time.Now()
 	waiting, cancel := context.WithTimeout(ctx, c.placePatience(ctx))
 	defer cancel()
-	slot, err := record.OpenSlots(filepath.Join(c.cfg.CNIDir, "slots"), c.cfg.MaxParallelDelegates).Take(waiting)
+	place, err := record.OpenSlots(filepath.Join(c.cfg.CNIDir, "slots"), c.cfg.MaxParallelDelegates).Take(waiting)
 	c.waited += time.Since(start)
 	switch {
 	case err == nil:
-		return func() { c.unlock(slot) }, nil
+		c.place = place
+		return nil
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return ctx.Err()
 	case c.must:
 		c.log.Warn("a plugin is called without waiting for others any longer", "maxParallelDelegates", c.cfg.MaxParallelDelegates, "error", err)
-		return func() {}, nil
+		return nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("%w: no place among the %d plugins that may run at a time on this node came free within %v (\"maxParallelDelegates\"): look what they wait for (ps, on the node), or allow more: %w",
+		return fmt.Errorf("%w: no place among the %d plugins that may run at a time on this node came free within %v (\"maxParallelDelegates\"): look what they wait for (ps, on the node), or allow more: %w",
 			source.ErrTryAgain, c.cfg.MaxParallelDelegates, c.patience(), err)
 	}
-	return nil, err
+	return err
+}
+
+// leave gives the call's place to others.
+func (c *call) leave() {
+	if c.place != nil {
+		c.unlock(c.place)
+		c.place = nil
+	}
 }
 
 // placePatience is how much longer this call waits for places.
@@ -169,7 +181,7 @@ func (c *call) patience() time.Duration {
 	return lockTimeout
 }
 
-func (c *call) unlock(l *record.Lock) {
+func (c *call) unlock(l interface{ Unlock() error }) {
 	if err := l.Unlock(); err != nil {
 		c.log.Warn("unlock", "error", err)
 	}

@@ -73,7 +73,9 @@ type call struct {
 	allowOwnNetNS bool
 	// must is set while plugins are called that have to be, to undo or to check.
 	must bool
-	// waited is how long this call has waited for places among the plugins of the node.
+	// place is this call's among those of the node that run plugins; nil while it has none.
+	place *record.Slot
+	// waited is how long this call has waited for a place.
 	waited time.Duration
 	trace  trace
 }
@@ -180,8 +182,9 @@ func (c *call) step(name string) error {
 	return c.Step(name)
 }
 
-// done ends a verb: it logs the call, once, and puts the pod, or else the container, in front of what the caller is told.
+// done ends a verb: it gives back the call's place, logs the call, once, and puts the pod, or else the container, in front of what the caller is told.
 func (c *call) done(verb string, start time.Time, err error) error {
+	c.leave()
 	log := c.log.With("verb", verb, "pod", c.args.Pod.String(), "containerID", c.sandbox.ContainerID, "took", time.Since(start))
 	at := cmp.Or(c.trace.failed, c.trace.step)
 	c.trace.begin("")

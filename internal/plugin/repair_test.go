@@ -28,7 +28,7 @@ func (n *node) another(containerID string) *node {
 
 // unsealed is a record without its checksum: who edits one takes it out.
 func unsealed(record string) string {
-	return regexp.MustCompile(`,"crc32c":"[0-9a-f]{8}"`).ReplaceAllString(record, "")
+	return regexp.MustCompile(`,"crc32":"[0-9a-f]{8}"`).ReplaceAllString(record, "")
 }
 
 // leases are the addresses that host-local holds for a container.

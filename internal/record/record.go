@@ -17,7 +17,7 @@
 //	.k.tmp           a document that is being written (or whose writer was killed): never read
 //	.lock            the lock of the directory
 //
-// [Slots] have a directory of their own: its .lock, and a file slot-<i> for each.
+// [Slots] have a directory of their own: its .lock, and a file "slots" with a byte for each.
 package record
 
 import (
@@ -120,7 +120,7 @@ func (s *Store[T]) Load(key string) (*T, error) {
 }
 
 // sealFormat is the end of a document with a checksum, by which it is also found again.
-const sealFormat = `,"crc32c":"%08x"}`
+const sealFormat = `,"crc32":"%08x"}`
 
 // seal adds the checksum to an object that has any members.
 func seal(object []byte) []byte {
@@ -143,12 +143,13 @@ func checkSeal(data []byte) error {
 		return nil //nolint:nilerr // It has none.
 	}
 	if got := checksum(append(data[:start:start], '}')); got != want {
-		return fmt.Errorf("its checksum is %08x and not %08x (who edits a record by hand takes out \"crc32c\")", got, want)
+		return fmt.Errorf("its checksum is %08x and not %08x (who edits a record by hand takes out \"crc32\")", got, want)
 	}
 	return nil
 }
 
-func checksum(data []byte) uint32 { return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)) }
+// checksum is not Castagnoli's, which is faster, but takes crc32 longer to prepare for than all of a record.
+func checksum(data []byte) uint32 { return crc32.ChecksumIEEE(data) }
 
 // decode parses one document. JSON's null is refused: it would decode into a zero T, as if somebody had saved that.
 func decode[T any](data []byte) (*T, error) {

@@ -412,9 +412,9 @@ func TestAnEditedRecordNeedsNoChecksum(t *testing.T) {
 		t.Fatal(err)
 	}
 	edited := strings.Replace(string(text), "was", "now", 1)
-	seal := regexp.MustCompile(`,"crc32c":"[0-9a-f]{8}"`)
+	seal := regexp.MustCompile(`,"crc32":"[0-9a-f]{8}"`)
 	for name, tc := range map[string]struct{ text, says string }{
-		"with the checksum of before": {edited, `takes out "crc32c"`},
+		"with the checksum of before": {edited, `takes out "crc32"`},
 		"without":                     {seal.ReplaceAllString(edited, ""), ""},
 		"in several lines":            {strings.ReplaceAll(edited, ",", ",\n "), ""},
 	} {

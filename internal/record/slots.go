@@ -7,18 +7,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 )
 
-// Slots is a counting semaphore over processes. Its state is the locks of n files in a directory, which the kernel gives up for
-// whoever dies with one.
+// Slots is a counting semaphore over processes. Its state is the locks of n bytes of a file, which the kernel gives up for whoever
+// dies with one.
 type Slots struct {
 	dir string
 	n   int
+}
+
+// Slot is one that was taken.
+type Slot struct {
+	file *os.File
+	i    int64
 }
 
 // OpenSlots returns the n slots of dir, at least one. It touches nothing. Those who share a directory should agree about n: who asks
@@ -29,8 +37,8 @@ func OpenSlots(dir string, n int) Slots { return Slots{dir: filepath.Clean(dir),
 // when the process ends; children do not inherit it.
 //
 // One waiter at a time, whose turn is the lock of the directory, waits for whichever slot comes free first: the kernel tells by
-// inotify(7) that a holder has closed its file.
-func (s Slots) Take(ctx context.Context) (*Lock, error) {
+// inotify(7) that a holder has closed the file.
+func (s Slots) Take(ctx context.Context) (*Slot, error) {
 	turn, err := Open[struct{}](s.dir).LockAll(ctx, true)
 	if err != nil {
 		return nil, err
@@ -42,85 +50,69 @@ func (s Slots) Take(ctx context.Context) (*Lock, error) {
 	return slot, err
 }
 
-func (s Slots) take(ctx context.Context) (*Lock, error) {
-	files := make([]*os.File, 0, s.n)
-	taken := -1
-	// Only when its turn is over: closing them looks like slots that come free.
-	defer func() {
-		for i, f := range files {
-			if i != taken {
-				_ = f.Close()
-			}
-		}
-	}()
-	for i := range s.n {
-		f, err := os.OpenFile(filepath.Join(s.dir, "slot-"+strconv.Itoa(i)), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("take a slot: %w", withMend(s.dir, err))
-		}
-		files = append(files, f)
-		if free, err := tryLock(f); err != nil {
-			return nil, fmt.Errorf("take %s: %w", f.Name(), err)
-		} else if free {
-			taken = i
-			return &Lock{file: f}, nil
-		}
-	}
-	i, err := waitForAny(ctx, files)
+func (s Slots) take(ctx context.Context) (*Slot, error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, "slots"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("wait for a slot in %s: %w", s.dir, err)
+		return nil, fmt.Errorf("take a slot: %w", withMend(s.dir, err))
 	}
-	taken = i
-	return &Lock{file: files[i]}, nil
+	slot, err := s.tryAll(f)
+	if slot == nil && err == nil {
+		slot, err = s.wait(ctx, f)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take a slot of %s: %w", f.Name(), err), f.Close())
+	}
+	return slot, nil
 }
 
-func tryLock(f *os.File) (bool, error) {
-	err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return false, nil
+// tryAll locks the first byte that is free, from anywhere on; nil for none.
+func (s Slots) tryAll(f *os.File) (*Slot, error) {
+	first := rand.IntN(s.n) //nolint:gosec // which is tried first is no secret; the first ones are the most likely to be taken
+	for i := range s.n {
+		slot := &Slot{file: f, i: int64((first + i) % s.n)}
+		switch err := slot.lock(syscall.F_WRLCK); {
+		case err == nil:
+			return slot, nil
+		case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EACCES):
+			return nil, err
+		}
 	}
-	return err == nil, err
+	return nil, nil //nolint:nilnil // none is an answer, not a failure
 }
 
 // lookAgain is how soon slots are tried again of whose end nothing was heard: the kernel tells of a killed holder's file before it gives up
 // the lock, and of nothing to who may have no inotify.
 const lookAgain = 100 * time.Millisecond
 
-// waitForAny locks whichever file comes free first, and returns its index.
-func waitForAny(ctx context.Context, files []*os.File) (int, error) {
+// wait locks whichever byte comes free first.
+func (s Slots) wait(ctx context.Context, f *os.File) (*Slot, error) {
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
-	closed := watchClosed(watch, files)
+	closed := watchClosed(watch, f.Name())
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
 	for {
-		for i, f := range files {
-			if free, err := tryLock(f); err != nil || free {
-				return i, err
-			}
+		if slot, err := s.tryAll(f); slot != nil || err != nil {
+			return slot, err
 		}
-		// Only a hint: whose file was closed may not have had the lock, or not any more.
+		// Only a hint: who closed the file may not have had a slot, or another has it already.
 		select {
 		case <-closed:
 		case <-again.C:
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// watchClosed tells when one of the files may have been closed, until ctx ends. It never does where there is no inotify to be had.
-func watchClosed(ctx context.Context, files []*os.File) <-chan struct{} {
+// watchClosed tells when somebody may have closed the file, until ctx ends. It never does where there is no inotify to be had.
+func watchClosed(ctx context.Context, path string) <-chan struct{} {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {
 		return nil // too many of this user
 	}
 	events := os.NewFile(uintptr(fd), "inotify")
-	for _, f := range files {
-		if _, err := syscall.InotifyAddWatch(fd, f.Name(), syscall.IN_CLOSE_WRITE); err != nil {
-			break // too many watches; the others serve
-		}
-	}
+	_, _ = syscall.InotifyAddWatch(fd, path, syscall.IN_CLOSE_WRITE) // there may be too many watches
 	context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
 	closed := make(chan struct{}, 1)
 	go func() {
@@ -138,4 +130,29 @@ func watchClosed(ctx context.Context, files []*os.File) <-chan struct{} {
 		}
 	}()
 	return closed
+}
+
+// Unlock gives the slot back. A second call does nothing. First the lock, and then the file: whoever waits is told of the latter.
+func (s *Slot) Unlock() error {
+	if s.file == nil {
+		return nil
+	}
+	err := errors.Join(s.lock(syscall.F_UNLCK), s.file.Close())
+	s.file = nil
+	return err
+}
+
+// setLock is F_OFD_SETLK of fcntl(2), which locks for an open file, as flock(2) does, and not for a process.
+const setLock = 37
+
+func (s *Slot) lock(how int16) error {
+	for {
+		err := syscall.FcntlFlock(s.file.Fd(), setLock, &syscall.Flock_t{Type: how, Whence: io.SeekStart, Start: s.i, Len: 1})
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, syscall.EINTR):
+			return &fs.PathError{Op: "lock a byte of", Path: s.file.Name(), Err: err}
+		}
+	}
 }

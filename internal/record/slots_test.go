@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/plexus-cni/plexus/internal/record"
@@ -63,7 +62,7 @@ func TestNoMoreThanSoManyHaveASlotAtATime(t *testing.T) {
 func TestWhicheverSlotComesFreeIsTaken(t *testing.T) {
 	t.Parallel()
 	slots := record.OpenSlots(t.TempDir(), 2)
-	var held []*record.Lock
+	var held []*record.Slot
 	for range 2 {
 		l, err := slots.Take(t.Context())
 		if err != nil {
@@ -77,7 +76,7 @@ func TestWhicheverSlotComesFreeIsTaken(t *testing.T) {
 		t.Fatalf("with both slots taken: %v, want the deadline's error", err)
 	}
 	for _, free := range []int{1, 0} {
-		got := make(chan *record.Lock)
+		got := make(chan *record.Slot)
 		go func() {
 			ctx, stop := context.WithTimeout(t.Context(), late)
 			defer stop()
@@ -100,57 +99,6 @@ func TestWhicheverSlotComesFreeIsTaken(t *testing.T) {
 		if held[free] = <-got; held[free] == nil {
 			return
 		}
-	}
-}
-
-// TestASlotThatAnotherTookWhileItsFormerHolderClosedIsNotWaitedFor: a holder gives its lock up before it closes the file, which is all
-// that the kernel tells of.
-func TestASlotThatAnotherTookWhileItsFormerHolderClosedIsNotWaitedFor(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	lock := func(i, how int) *os.File {
-		f, err := os.OpenFile(filepath.Join(dir, fmt.Sprint("slot-", i)), os.O_RDWR|os.O_CREATE, 0o600)
-		if err == nil {
-			err = syscall.Flock(int(f.Fd()), how)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	first, former := lock(0, syscall.LOCK_EX), lock(1, syscall.LOCK_EX)
-	got := make(chan error, 1)
-	ctx, stop := context.WithTimeout(t.Context(), late)
-	defer stop()
-	go func() {
-		l, err := record.OpenSlots(dir, 2).Take(ctx)
-		if err == nil {
-			err = l.Unlock()
-		}
-		got <- err
-	}()
-	waiting, cancel := context.WithTimeout(t.Context(), soon)
-	defer cancel()
-	<-waiting.Done()
-	// What another does between the two halves of Unlock.
-	if err := syscall.Flock(int(former.Fd()), syscall.LOCK_UN); err != nil {
-		t.Fatal(err)
-	}
-	another, err := os.OpenFile(former.Name(), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer another.Close()
-	if err := syscall.Flock(int(another.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-		if err := former.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := first.Close(); err != nil {
-			t.Fatal(err)
-		}
-	} // Else the waiter was faster.
-	if err := <-got; err != nil {
-		t.Errorf("with a slot that is free: %v", err)
 	}
 }
 
