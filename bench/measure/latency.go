@@ -25,6 +25,7 @@ type series struct {
 	add, del             []time.Duration
 	addMedian, delMedian []float64 // of each round, in milliseconds
 	addRate, delRate     []float64 // calls a second, of each round
+	addCPU, delCPU       host.CPU  // of all rounds
 }
 
 // latencies measures one cell.
@@ -42,7 +43,7 @@ func (m *runner) latencies(ctx context.Context, c *host.Cluster, cell Cell) erro
 	for round := range cell.Rounds {
 		for i, contender := range turn(c.Contenders, round) {
 			m.progress(cell.describe(), round*len(c.Contenders)+i, cell.Rounds*len(c.Contenders))
-			add, del, err := addAndDel(ctx, contender, renew(c, sandboxes))
+			add, del, err := addAndDel(ctx, c, contender, renew(c, sandboxes))
 			if err != nil {
 				return err
 			}
@@ -97,13 +98,14 @@ func (s *series) note(add, del times) {
 	s.delMedian = append(s.delMedian, stats.Summarize(del.calls).Median)
 	s.addRate = append(s.addRate, float64(len(add.calls))/add.whole.Seconds())
 	s.delRate = append(s.delRate, float64(len(del.calls))/del.whole.Seconds())
+	s.addCPU, s.delCPU = s.addCPU.Plus(add.cpu), s.delCPU.Plus(del.cpu)
 }
 
 // against compares a series with that of the floor.
 func (s *series) against(floor *series, atOnce int) report.Latency {
 	l := report.Latency{
-		Add: report.Verb{Summary: stats.Summarize(s.add), PerSecond: stats.Median(s.addRate)},
-		Del: report.Verb{Summary: stats.Summarize(s.del), PerSecond: stats.Median(s.delRate)},
+		Add: report.Verb{Summary: stats.Summarize(s.add), PerSecond: stats.Median(s.addRate), CPU: s.addCPU.Times(1 / float64(len(s.add)))},
+		Del: report.Verb{Summary: stats.Summarize(s.del), PerSecond: stats.Median(s.delRate), CPU: s.delCPU.Times(1 / float64(len(s.del)))},
 	}
 	floorAdd, floorDel := stats.Summarize(floor.add).Median, stats.Summarize(floor.del).Median
 	l.Add.Ratio, l.Del.Ratio = stats.Ratio(l.Add.Median, floorAdd), stats.Ratio(l.Del.Median, floorDel)

@@ -6,6 +6,7 @@
 package measure
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -102,10 +103,11 @@ func turn(all []*host.Contender, round int) []*host.Contender {
 	return append(append([]*host.Contender{}, all[first:]...), all[:first]...)
 }
 
-// times is how long each call of a round took, and all of them together.
+// times is how long each call of a round took, and all of them together, and the processors' time for all of them.
 type times struct {
 	calls []time.Duration
 	whole time.Duration
+	cpu   host.CPU
 }
 
 // atOnce calls f for each sandbox, all at the same time.
@@ -144,9 +146,9 @@ func renew(c *host.Cluster, sandboxes []host.Sandbox) []host.Sandbox {
 }
 
 // addAndDel attaches and detaches sandboxes with one contender, at once each. A failure leaves nothing.
-func addAndDel(ctx context.Context, contender *host.Contender, sandboxes []host.Sandbox) (times, times, error) {
-	add, err := atOnce(sandboxes, func(s host.Sandbox) error { return contender.Add(ctx, s) })
-	del, delErr := atOnce(sandboxes, func(s host.Sandbox) error { return contender.Del(context.WithoutCancel(ctx), s) })
+func addAndDel(ctx context.Context, c *host.Cluster, contender *host.Contender, sandboxes []host.Sandbox) (times, times, error) {
+	add, err := accounted(c, sandboxes, func(s host.Sandbox) error { return contender.Add(ctx, s) })
+	del, delErr := accounted(c, sandboxes, func(s host.Sandbox) error { return contender.Del(context.WithoutCancel(ctx), s) })
 	if err == nil {
 		err = delErr
 	}
@@ -154,6 +156,15 @@ func addAndDel(ctx context.Context, contender *host.Contender, sandboxes []host.
 		err = ctx.Err()
 	}
 	return add, del, err
+}
+
+// accounted is atOnce with the processors' time.
+func accounted(c *host.Cluster, sandboxes []host.Sandbox, f func(host.Sandbox) error) (times, error) {
+	before, beforeErr := c.CPU()
+	t, err := atOnce(sandboxes, f)
+	after, afterErr := c.CPU()
+	t.cpu = after.Plus(before.Times(-1))
+	return t, cmp.Or(err, beforeErr, afterErr)
 }
 
 // describe names a cell for people.

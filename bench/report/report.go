@@ -73,6 +73,8 @@ type Verb struct {
 	Ratio float64 `json:"ratio"`
 	// PerSecond is how many calls were finished in a second, the median of the rounds.
 	PerSecond float64 `json:"perSecond"`
+	// CPU is the processors' time for one call, the mean of all.
+	CPU host.CPU `json:"cpu"`
 }
 
 // Phases is where a contender's time goes, by its own log.

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/plexus-cni/plexus/bench/host"
+	"github.com/plexus-cni/plexus/bench/stats"
 )
 
 // table is a part of the report, for people.
@@ -36,6 +37,7 @@ func tables(r *Report) (map[string]table, []string) {
 		add(fmt.Sprintf("latency-%d", atOnce), latencyTable(r, atOnce))
 	}
 	add("throughput", throughputTable(r))
+	add("cpu", cpuTable(r))
 	add("phases", phaseTable(r))
 	add("start", startTable(r))
 	add("requests", requestTable(r))
@@ -147,6 +149,38 @@ func throughputTable(r *Report) table {
 			}
 			if row != nil {
 				t.rows = append(t.rows, row)
+			}
+		}
+	}
+	return t
+}
+
+// cpuTable shows what a pod takes of the processors. Where nothing of them is idle, that decides how many pods a second there can be.
+func cpuTable(r *Report) table {
+	t := table{
+		title: "Processors' time for a pod (default + 2), and what is left of the throughput of " + floorName(r) + " if nothing else counted",
+		head:  []string{"verb", "at once", "contender", "plugins", "plexusd", "runtime, API server", "rest of the machine", "together", "throughput", "idle beside"},
+	}
+	w := host.Workload{Kind: host.Real, Networks: 2}
+	for v := range 2 {
+		for _, atOnce := range concurrencies(r) {
+			var floor float64
+			for i, contender := range r.Contenders {
+				l, ok := r.find(w, atOnce, contender)
+				if !ok {
+					break
+				}
+				n := l.verbs()[v]
+				cpu, throughput := n.verb.CPU, ""
+				if i == 0 {
+					floor = cpu.Busy()
+				} else {
+					throughput = fmt.Sprintf("%.0f %%", 100*stats.Ratio(floor, cpu.Busy()))
+				}
+				t.rows = append(t.rows, []string{
+					n.name, fmt.Sprint(atOnce), contender, millis(cpu.Plugins), millis(cpu.Daemon), millis(cpu.Runtime), millis(cpu.Rest),
+					millis(cpu.Busy()), throughput, millis(cpu.Idle),
+				})
 			}
 		}
 	}
