@@ -7,11 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/nad"
 )
@@ -39,7 +38,7 @@ func readConf(given, dir string) (string, []byte, error) {
 		files = []string{given}
 	}
 	for _, file := range files {
-		data, err := readBounded(file, config.MaxBytes)
+		data, err := bounded.ReadFile(file, config.MaxBytes)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return file, data, err
 		}
@@ -91,28 +90,4 @@ func set(plugin map[string]json.RawMessage, key, value string) error {
 	}
 	plugin[key] = raw
 	return nil
-}
-
-// readBounded reads a regular file of at most the given number of bytes.
-func readBounded(file string, most int64) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", file)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s has more than %d bytes", file, most)
-	}
-	return data, nil
 }

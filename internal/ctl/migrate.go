@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/install"
@@ -230,14 +231,14 @@ func manifestFiles(name string) ([]string, error) {
 // readInput reads a file, or stdin for "-".
 func readInput(name string, stdin io.Reader, most int64) ([]byte, error) {
 	if name != "-" {
-		return readBounded(name, most)
+		return bounded.ReadFile(name, most)
 	}
-	data, err := io.ReadAll(io.LimitReader(stdin, most+1))
-	if err != nil {
+	data, err := bounded.ReadAll(stdin, most)
+	switch {
+	case errors.Is(err, bounded.ErrTooLarge):
+		return nil, fmt.Errorf("stdin has %w: give it in parts", err)
+	case err != nil:
 		return nil, fmt.Errorf("read stdin: %w", err)
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("stdin has more than %d bytes: give it in parts", most)
 	}
 	return data, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/lint"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
@@ -155,7 +156,7 @@ func readLintFiles(stdin io.Reader, args []string) ([]lint.File, error) {
 				continue
 			}
 			seen[abs] = true
-			data, err := readBounded(path, manifest.MaxFileBytes)
+			data, err := bounded.ReadFile(path, manifest.MaxFileBytes)
 			if err != nil {
 				return nil, err
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/resolve"
@@ -140,7 +141,7 @@ func readObjects(path string) (*manifest.Objects, string, error) {
 		objects, loadErr := manifest.Load(path)
 		return objects, path, loadErr
 	}
-	data, err := readBounded(path, manifest.MaxFileBytes)
+	data, err := bounded.ReadFile(path, manifest.MaxFileBytes)
 	if err != nil {
 		return nil, "", err
 	}
@@ -163,7 +164,7 @@ func renderConf(given, dir string) (*config.Config, error) {
 	if file == "" {
 		file = filepath.Join(dir, confName)
 	}
-	data, err := readBounded(file, config.MaxBytes)
+	data, err := bounded.ReadFile(file, config.MaxBytes)
 	if given == "" && errors.Is(err, fs.ErrNotExist) {
 		return config.Parse([]byte(standInConf))
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
@@ -139,7 +140,7 @@ type settings struct {
 // settings reads what it can: a configuration that Plexus refuses is doctor's business.
 func (o *nodeOptions) settings() (settings, error) {
 	s := settings{stateDir: config.DefaultCNIDir}
-	data, err := readBounded(o.conf, config.MaxBytes)
+	data, err := bounded.ReadFile(o.conf, config.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) && o.conf == defaultConf {
 		return s, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
 )
@@ -29,7 +30,7 @@ type podStatus struct {
 // at least of the default network.
 func statusOf(s *sandbox, network string, result types.Result) (podStatus, error) {
 	status := podStatus{Namespace: s.Pod.Namespace, Name: s.Pod.Name, NetNS: s.NetNS, ContainerID: s.ContainerID}
-	text, err := readBounded(manifest.New(s.ManifestDir).StatusFile(s.Pod), annotations.MaxNetworksBytes)
+	text, err := bounded.ReadFile(manifest.New(s.ManifestDir).StatusFile(s.Pod), annotations.MaxNetworksBytes)
 	switch {
 	case err == nil:
 		status.Networks, err = annotations.ParseStatus(string(text))

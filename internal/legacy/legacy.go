@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -51,7 +52,7 @@ type attachment struct {
 // Load makes a plan of the other meta-plugin's state of a sandbox; nil when there is none. A state file that can not be read is
 // made up for from libcni's cache in the same folder.
 func Load(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
-	data, err := readFile(filepath.Join(dir, s.ContainerID))
+	data, err := bounded.ReadFile(filepath.Join(dir, s.ContainerID), maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // no state is an answer, not a failure
 	}
@@ -177,7 +178,7 @@ type cache struct {
 }
 
 func readCache(file string) (*cache, error) {
-	data, err := readFile(file)
+	data, err := bounded.ReadFile(file, maxFileBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -278,24 +279,4 @@ func entriesOf(dir, id string) ([]string, error) {
 			return nil, err
 		}
 	}
-}
-
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path) // a folder of root's, and a validated name
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err == nil && len(data) > maxFileBytes {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxFileBytes)
-	}
-	return data, err
 }

@@ -9,12 +9,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
 )
@@ -188,7 +188,7 @@ func Find(root string) (*Found, error) {
 		}
 	}
 	path := filepath.Join(dir, multusDir, daemonConfigName)
-	data, err := readFile(path, config.MaxBytes)
+	data, err := bounded.ReadFile(path, config.MaxBytes)
 	if err == nil {
 		found.Daemon, err = ParseDaemon(path, data)
 	}
@@ -201,33 +201,9 @@ func Find(root string) (*Found, error) {
 }
 
 func readConf(path string) (*File, error) {
-	data, err := readFile(path, config.MaxBytes)
+	data, err := bounded.ReadFile(path, config.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
 	return ParseConf(path, data)
-}
-
-// readFile reads a regular file of at most the given number of bytes.
-func readFile(path string, most int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, most)
-	}
-	return data, nil
 }

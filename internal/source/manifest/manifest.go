@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -25,6 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/nad"
@@ -189,24 +189,12 @@ func isManifest(name string) bool {
 }
 
 func readFile(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
+	data, err := bounded.ReadFile(file, MaxFileBytes)
+	switch {
+	case errors.Is(err, bounded.ErrTooLarge):
+		return nil, fmt.Errorf("%w: %w: split it", ErrInvalid, err)
+	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a regular file", ErrInvalid, file)
-	}
-	f, err := os.Open(file) // the folder is the administrator's choice
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	defer f.Close() // opened for reading
-	data, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, file, err)
-	}
-	if len(data) > MaxFileBytes {
-		return nil, fmt.Errorf("%w: %s: more than %d bytes: split it", ErrInvalid, file, MaxFileBytes)
 	}
 	return data, nil
 }
