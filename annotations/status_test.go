@@ -4,7 +4,6 @@
 package annotations
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,9 +14,9 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "write the golden files")
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
+)
 
 // parseResult reads a plugin's output as libcni does.
 func parseResult(t *testing.T, text string) types.Result {
@@ -225,19 +224,7 @@ func TestFormatStatusWritesTheExactText(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", "status-"+name+".golden")
-			if *update {
-				if err = os.WriteFile(golden, []byte(got), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("FormatStatus (-want +got):\n%s", diff)
-			}
+			golden.Compare(t, "status-"+name, got)
 			back, err := ParseStatus(got)
 			if err != nil {
 				t.Fatal(err)

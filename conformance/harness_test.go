@@ -10,7 +10,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -32,8 +31,6 @@ import (
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/testenv"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 const (
 	networks       = "k8s.v1.cni.cncf.io/networks"

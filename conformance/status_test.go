@@ -5,11 +5,9 @@ package conformance_test
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 // withMAC is a result of one interface and one address.
@@ -98,19 +96,7 @@ func TestStatusText(t *testing.T) {
 		w.annotate(networks, "a,b")
 		w.must("ADD")
 
-		golden := filepath.Join("testdata", "S3.golden")
-		if *update {
-			if err := os.WriteFile(golden, []byte(w.statusText()), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), w.statusText()); diff != "" {
-			t.Errorf("network status (-want +got):\n%s", diff)
-		}
+		golden.Compare(t, "S3", w.statusText())
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,10 +18,9 @@ import (
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 	"github.com/plexus-cni/plexus/nad"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func list(t *testing.T, config string) *nad.List {
 	t.Helper()
@@ -102,19 +100,7 @@ func TestPlanGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", strings.NewReplacer(" ", "_", ",", "").Replace(name)+".golden")
-			if *update {
-				if err = os.WriteFile(file, append(got, '\n'), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)+"\n"); diff != "" {
-				t.Errorf("plan (-want +got):\n%s", diff)
-			}
+			golden.Compare(t, name, string(got)+"\n")
 			var back Plan
 			if err = json.Unmarshal(got, &back); err != nil {
 				t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"io"
 	"math"
 	"os"
@@ -20,9 +19,8 @@ import (
 	"github.com/plexus-cni/plexus/bench/host"
 	"github.com/plexus-cni/plexus/bench/report"
 	"github.com/plexus-cni/plexus/bench/stats"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden file")
 
 func TestDraw(t *testing.T) {
 	t.Parallel()
@@ -36,19 +34,7 @@ func TestDraw(t *testing.T) {
 	}
 	got := Draw(&r)
 	wellFormed(t, got)
-	path := filepath.Join("testdata", "chart.svg.golden")
-	if *update {
-		if err = os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got; -update writes it):\n%s", path, diff)
-	}
+	golden.Compare(t, "chart.svg", string(got))
 }
 
 func TestOddReportsAreDrawnAllTheSame(t *testing.T) {

@@ -6,20 +6,16 @@ package report_test
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/plexus-cni/plexus/bench/host"
 	"github.com/plexus-cni/plexus/bench/report"
 	"github.com/plexus-cni/plexus/bench/stats"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // sample is a report that a run has written, cut short.
 func sample(t *testing.T) *report.Report {
@@ -35,30 +31,13 @@ func sample(t *testing.T) *report.Report {
 	return &r
 }
 
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got; -update writes it):\n%s", path, diff)
-	}
-}
-
 func TestText(t *testing.T) {
 	t.Parallel()
 	var text bytes.Buffer
 	if err := report.WriteText(&text, sample(t)); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "text", text.Bytes())
+	golden.Compare(t, "text", text.Bytes())
 }
 
 func TestMarkdown(t *testing.T) {
@@ -67,7 +46,7 @@ func TestMarkdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "markdown", text)
+	golden.Compare(t, "markdown", text)
 }
 
 func TestAReportOfNothingIsNoError(t *testing.T) {

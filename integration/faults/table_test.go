@@ -4,7 +4,6 @@
 package faults
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,9 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/internal/testenv"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
-
-var update = flag.Bool("update", false, "write the tables of docs/faults.md")
 
 // section is a table of docs/faults.md.
 type section struct {
@@ -217,7 +215,7 @@ func TestPageHasTheTableOfTheTests(t *testing.T) {
 		t.Fatalf("%s has no %q and %q", file, pageBegin, pageEnd)
 	}
 	want := render(sections())
-	if *update {
+	if golden.Update() {
 		if err := os.WriteFile(file, []byte(head+pageBegin+want+pageEnd+tail), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,9 +18,8 @@ import (
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/testenv"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) { os.Exit(testenv.InUserNS(m)) }
 
@@ -233,19 +231,7 @@ func TestRender(t *testing.T) {
 			if err := render(&got, tc.format, pods, tc.colour); err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(file, got.Bytes(), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("(-want +got), -update writes it:\n%s", diff)
-			}
+			golden.Compare(t, name, got.String())
 		})
 	}
 	if err := checkFormat("xml"); err == nil || !strings.Contains(err.Error(), "use table, json or yaml") {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/internal/doctor"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 func TestFindingsAreRendered(t *testing.T) {
@@ -38,7 +39,7 @@ func TestFindingsAreRendered(t *testing.T) {
 			if err := writeFindings(&out, tc.format, tc.findings, doctorKinds(), Environment{Colour: tc.colour}); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "doctor-"+name, out.Bytes())
+			golden.Compare(t, "doctor-"+name, out.Bytes())
 		})
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/testenv"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -61,12 +62,12 @@ func TestMigrateText(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "something is refused") {
 		t.Errorf("refused pods, and the error is %v", err)
 	}
-	golden(t, "migrate-refused", []byte(out))
+	golden.Compare(t, "migrate-refused", []byte(out))
 	out, err = migrateNode(t, "", "--root", testdata+"openshift")
 	if err != nil {
 		t.Errorf("nothing is refused, and the error is %v", err)
 	}
-	golden(t, "migrate", []byte(out))
+	golden.Compare(t, "migrate", []byte(out))
 }
 
 func TestMigrateJSON(t *testing.T) {

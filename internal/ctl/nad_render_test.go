@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 func TestRenderShowsWhatPluginsGet(t *testing.T) {
@@ -23,7 +25,7 @@ func TestRenderShowsWhatPluginsGet(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "nad-render-"+name, []byte(out))
+			golden.Compare(t, "nad-render-"+name, []byte(out))
 		})
 	}
 }

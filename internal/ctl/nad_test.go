@@ -22,6 +22,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/lint"
 	"github.com/plexus-cni/plexus/internal/testenv"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 // nadRun runs plexusctl nad with stdin.
@@ -127,7 +128,7 @@ func TestScaffoldsPassLint(t *testing.T) {
 		if n != 1 || found.Fails(finding.Info) {
 			t.Errorf("%s: %d definitions, findings %v", name, n, found)
 		}
-		golden(t, "nad-new-"+name, []byte(out))
+		golden.Compare(t, "nad-new-"+name, []byte(out))
 	}
 	if len(typesSeen) != len(scaffoldTypes()) {
 		t.Errorf("types %v; want all of %v", typesSeen, scaffoldTypes())

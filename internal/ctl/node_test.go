@@ -6,7 +6,6 @@ package ctl
 import (
 	"bytes"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,25 +16,8 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
-
-// golden compares with a file, or writes it.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("(-want +got), -update writes it:\n%s", diff)
-	}
-}
 
 func prefixes(texts ...string) []netip.Prefix {
 	var p []netip.Prefix
@@ -95,7 +77,7 @@ func TestRenderPods(t *testing.T) {
 			if err := renderPods(&b, format, somePods(), paint{}, false); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "status-"+format, b.Bytes())
+			golden.Compare(t, "status-"+format, b.Bytes())
 		})
 	}
 	for format, want := range map[string]string{formatTable: "no pod is on record\n", formatJSON: "[]\n", formatYAML: "[]\n"} {
@@ -236,7 +218,7 @@ func TestRenderTrace(t *testing.T) {
 	if err := renderTrace(&b, tr, paint{}); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "trace", b.Bytes())
+	golden.Compare(t, "trace", b.Bytes())
 }
 
 func TestTraceFindsThePod(t *testing.T) {
@@ -286,7 +268,7 @@ func TestStatsShows(t *testing.T) {
 	if err := rateTable(&somePods()[0], rates).write(&b, paint{}); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "stats", b.Bytes())
+	golden.Compare(t, "stats", b.Bytes())
 	for v, want := range map[float64]string{
 		0: "0", 0.4: "0", 7: "7", 999.4: "999", 999.6: "1.00k", 9994: "9.99k", 9996: "10.0k", 99_960: "100k", 999_600: "1.00M", 12_345_678: "12.3M", 5e11: "500G", 2e12: "2T",
 	} {

@@ -11,16 +11,18 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 func TestDOT(t *testing.T) {
 	t.Parallel()
-	golden(t, "dot", DOT(drawn(t)))
+	golden.Compare(t, "dot", DOT(drawn(t)))
 }
 
 func TestSVG(t *testing.T) {
 	t.Parallel()
-	golden(t, "svg", SVG(drawn(t)))
+	golden.Compare(t, "svg", SVG(drawn(t)))
 }
 
 func TestSVGOfNothing(t *testing.T) {

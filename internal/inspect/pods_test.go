@@ -6,7 +6,6 @@ package inspect
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -25,8 +24,6 @@ import (
 	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/nad"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // now is the time of the tests, and the boot the one that lasts.
 var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -347,24 +344,4 @@ func drawn(t *testing.T) []Pod {
 		t.Fatal(err)
 	}
 	return pods
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("(-want +got), -update writes it:\n%s", diff)
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"log/slog"
 	"os"
@@ -21,12 +20,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/internal/dirwatch"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 // limit bounds what is expected to happen; it is long only on a machine that is very busy.
 const limit = 30 * time.Second
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 const flannel = `{"cniVersion":"1.0.0","name":"cbr0","plugins":[{"type":"flannel","capabilities":{"io.kubernetes.cri.pod-annotations":true,"bandwidth":false}},{"type":"portmap","capabilities":{"portMappings":true}}]}`
 
@@ -86,15 +84,7 @@ func TestGenerated(t *testing.T) {
 				t.Fatalf("Write = %+v, %v", o, err)
 			}
 			got := strings.ReplaceAll(read(t, filepath.Join(dir, ConfName)), dir, "/etc/cni/net.d")
-			golden := filepath.Join("testdata", strings.ReplaceAll(strings.SplitAfter(t.Name(), "/")[1], ",", "")+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(read(t, golden), got); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", ConfName, diff)
-			}
+			golden.Compare(t, strings.SplitAfter(t.Name(), "/")[1], got)
 			if o, err := tc.conf.Write(); err != nil || o.Wrote {
 				t.Errorf("a second Write = %+v, %v; want nothing written", o, err)
 			}

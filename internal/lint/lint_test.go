@@ -5,7 +5,6 @@ package lint
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,10 +17,9 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 	"github.com/plexus-cni/plexus/nad"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // TestMistakes has a file with a mistake of almost each kind.
 func TestMistakes(t *testing.T) {
@@ -38,19 +36,7 @@ func TestMistakes(t *testing.T) {
 	if err = finding.WriteText(&out, found, false); err != nil {
 		t.Fatal(err)
 	}
-	golden := filepath.Join("testdata", "mistakes.golden")
-	if *update {
-		if err = os.WriteFile(golden, out.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), out.String()); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", golden, diff)
-	}
+	golden.Compare(t, "mistakes", out.String())
 }
 
 // manifestOf is a definition with a configuration.

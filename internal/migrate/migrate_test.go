@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,10 +18,9 @@ import (
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/install"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 	"github.com/plexus-cni/plexus/nad"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // conf and daemon parse what a test is sure of.
 func conf(t *testing.T, text string) *File {
@@ -85,7 +83,7 @@ func TestReports(t *testing.T) {
 			if err := enc.Encode(r); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, tc.name, text.Bytes())
+			golden.Compare(t, tc.name, text.Bytes())
 		})
 	}
 }
@@ -101,23 +99,6 @@ func readObjects(t *testing.T) *Objects {
 		t.Fatal(err)
 	}
 	return objects
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	file := filepath.Join("testdata", strings.ReplaceAll(strings.ReplaceAll(name, ",", ""), " ", "_")+".golden")
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
 }
 
 // accepted lets plexusd, or the container runtime, and then the plugin read a configuration.

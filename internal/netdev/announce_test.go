@@ -6,16 +6,15 @@ package netdev
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 // TestAnnouncementsAsBytes shows what goes on the wire behind the Ethernet header, for a person to compare with the RFCs.
@@ -28,19 +27,7 @@ func TestAnnouncementsAsBytes(t *testing.T) {
 		fmt.Fprintf(&b, "%s: protocol %#04x to %x by interface %d\n%s", ip,
 			binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, to.Protocol)), to.Addr[:to.Halen], to.Ifindex, hex.Dump(packet))
 	}
-	const file = "testdata/announce.golden"
-	if f := flag.Lookup("update"); f != nil && f.Value.String() == "true" {
-		if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	golden.Compare(t, "announce", b.String())
 }
 
 // FuzzAnnouncement holds each packet against what its receivers check (RFC 826, RFC 4861 section 7.1.2).

@@ -5,18 +5,14 @@ package netdev_test
 
 import (
 	"errors"
-	"flag"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func TestFakePrintsWhatATakeoverDid(t *testing.T) {
 	t.Parallel()
@@ -26,7 +22,7 @@ func TestFakePrintsWhatATakeoverDid(t *testing.T) {
 	if err := fake.SetDefaultRoutes(t.Context(), path, netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("2001:db8:1::1"), Keep: []netdev.Family{netdev.IPv4}}); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "takeover", "before:\n"+before+"\nafter:\n"+fake.String())
+	golden.Compare(t, "takeover", "before:\n"+before+"\nafter:\n"+fake.String())
 }
 
 func TestFakeFailsTheCallThatItIsToldTo(t *testing.T) {
@@ -91,22 +87,5 @@ func TestFakeNamespacesComeAndGo(t *testing.T) {
 	}
 	if id, err := fake.BootID(); id != "boot-1" || err != nil {
 		t.Errorf("BootID = %q, %v", id, err)
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
 }

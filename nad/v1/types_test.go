@@ -5,18 +5,16 @@ package v1
 
 import (
 	"encoding/json"
-	"flag"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
+)
 
 func TestWireFormat(t *testing.T) {
 	t.Parallel()
@@ -52,20 +50,8 @@ func TestWireFormat(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err = os.WriteFile(golden, append(got, '\n'), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)+"\n"); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-			if err := json.Unmarshal(want, test.decoded); err != nil {
+			golden.Compare(t, name, string(got)+"\n")
+			if err := json.Unmarshal(got, test.decoded); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.object, test.decoded); diff != "" {
