@@ -29,13 +29,15 @@ import (
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/plugin"
+	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
 	"github.com/plexus-cni/plexus/internal/testenv"
 )
 
 // The test binary is its own plugin under test: with this variable set it answers one CNI call, and at the step that the variable
-// names ("fail NAME", "kill NAME", or "list FILE" to write all names down) it does what the variable says.
+// names ("fail NAME", "kill NAME", "place NAME" to see that others may run plugins meanwhile, or "list FILE" to write all names down) it
+// does what the variable says.
 const faultEnv = "PLEXUS_TEST_FAULT"
 
 func TestMain(m *testing.M) {
@@ -62,8 +64,10 @@ var errInjected = errors.New("injected fault")
 
 func servePlugin(fault string) {
 	what, at, _ := strings.Cut(fault, " ")
+	var conf *config.Config
 	p := &plugin.Plugin{
 		Source: func(c *config.Config) (source.Source, error) {
+			conf = c
 			if c.ManifestDir == "" {
 				return nil, nil
 			}
@@ -86,6 +90,8 @@ func servePlugin(fault string) {
 				return errInjected
 			case what == "kill" && name == at:
 				return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			case what == "place" && name == at:
+				return takePlace(conf)
 			}
 			return nil
 		},
@@ -110,6 +116,17 @@ func servePlugin(fault string) {
 		}),
 		Del: call(p.Del), Check: call(p.Check), GC: call(p.GC), Status: call(p.Status),
 	}, version.All, "")
+}
+
+// takePlace takes a place for plugins, as another call would, and gives it back.
+func takePlace(c *config.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	place, err := record.OpenSlots(filepath.Join(c.CNIDir, "slots"), c.MaxParallelDelegates).Take(ctx)
+	if err != nil {
+		return err
+	}
+	return place.Unlock()
 }
 
 // node is a host with reference plugins, one pod of four networks, and a sandbox for it.

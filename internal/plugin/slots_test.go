@@ -57,3 +57,20 @@ func TestPluginsThatKeepAllPlacesFailAnADDAndDelayADEL(t *testing.T) {
 	other.mustCall("ADD", "")
 	other.mustCall("DEL", "")
 }
+
+func TestACallKeepsItsPlaceFromTheFirstPluginToTheLast(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.allow(1)
+	before := n.snapshot()
+	for step, free := range map[string]bool{"record": true, "attached eth0": false, "report": true} {
+		switch out, err := n.call("ADD", "place "+step); {
+		case free && err != nil:
+			t.Errorf("at step %q nobody else may run plugins: %v %s", step, err, out)
+		case !free && err == nil:
+			t.Errorf("at step %q others run plugins although one at a time is allowed", step)
+		}
+		n.mustCall("DEL", "")
+		n.assertUntouched(before)
+	}
+}
