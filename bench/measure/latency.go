@@ -145,16 +145,16 @@ func (m *runner) starts(ctx context.Context, c *host.Cluster) error {
 			programs = append(programs, path)
 		}
 	}
-	took := make([][]time.Duration, len(programs))
+	took, cpu := make([][]time.Duration, len(programs)), make([][]time.Duration, len(programs))
 	for round := range m.plan.Starts + 1 {
 		m.progress("start of programs", round, m.plan.Starts+1)
 		for i, program := range programs {
-			d, err := timeStart(ctx, program)
+			whole, busy, err := timeStart(ctx, program)
 			if err != nil {
 				return err
 			}
 			if round > 0 {
-				took[i] = append(took[i], d)
+				took[i], cpu[i] = append(took[i], whole), append(cpu[i], busy)
 			}
 		}
 	}
@@ -163,19 +163,20 @@ func (m *runner) starts(ctx context.Context, c *host.Cluster) error {
 		if err != nil {
 			return err
 		}
-		m.report.Starts = append(m.report.Starts, report.Start{Program: filepath.Base(program), Bytes: info.Size(), Version: stats.Summarize(took[i])})
+		m.report.Starts = append(m.report.Starts, report.Start{Program: filepath.Base(program), Bytes: info.Size(), Version: stats.Summarize(took[i]), CPU: stats.Summarize(cpu[i])})
 	}
 	return nil
 }
 
-func timeStart(ctx context.Context, program string) (time.Duration, error) {
+// timeStart calls VERSION, and returns how long that took and how much of it the processors were busy with it.
+func timeStart(ctx context.Context, program string) (time.Duration, time.Duration, error) {
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Env = []string{"CNI_COMMAND=VERSION"}
 	cmd.Stdin = bytes.NewReader([]byte(`{"cniVersion":"1.0.0"}`))
 	start := time.Now()
 	out, err := cmd.Output()
 	if err != nil {
-		return 0, fmt.Errorf("%s VERSION: %w: %s", program, err, out)
+		return 0, 0, fmt.Errorf("%s VERSION: %w: %s", program, err, out)
 	}
-	return time.Since(start), nil
+	return time.Since(start), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }

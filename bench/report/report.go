@@ -48,6 +48,8 @@ type Start struct {
 	Program string        `json:"program"`
 	Bytes   int64         `json:"bytes"`
 	Version stats.Summary `json:"version"`
+	// CPU is the processors' time for that.
+	CPU stats.Summary `json:"cpu"`
 }
 
 // Latency is the cost of ADD and DEL of one contender, for one kind of pod, so many of them at once.

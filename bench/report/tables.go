@@ -155,33 +155,35 @@ func throughputTable(r *Report) table {
 	return t
 }
 
-// cpuTable shows what a pod takes of the processors. Where nothing of them is idle, that decides how many pods a second there can be.
+// cpuTable shows what a pod takes of the processors when most of them start at once: nothing of the processors is idle then, and their time
+// decides how many pods a second there can be.
 func cpuTable(r *Report) table {
-	t := table{
-		title: "Processors' time for a pod (default + 2), and what is left of the throughput of " + floorName(r) + " if nothing else counted",
-		head:  []string{"verb", "at once", "contender", "plugins", "plexusd", "runtime, API server", "rest of the machine", "together", "throughput", "idle beside"},
+	all := concurrencies(r)
+	if len(all) == 0 {
+		return table{}
 	}
-	w := host.Workload{Kind: host.Real, Networks: 2}
+	atOnce := slices.Max(all)
+	t := table{
+		title: fmt.Sprintf("Processors' time for a pod (default + 2), %s at once, and what that leaves of the throughput of %s", count(atOnce, "pod"), floorName(r)),
+		head:  []string{"verb", "contender", "plugins", "plexusd", "runtime, API server", "rest of the machine", "together", "leaves", "idle beside"},
+	}
 	for v := range 2 {
-		for _, atOnce := range concurrencies(r) {
-			var floor float64
-			for i, contender := range r.Contenders {
-				l, ok := r.find(w, atOnce, contender)
-				if !ok {
-					break
-				}
-				n := l.verbs()[v]
-				cpu, throughput := n.verb.CPU, ""
-				if i == 0 {
-					floor = cpu.Busy()
-				} else {
-					throughput = fmt.Sprintf("%.0f %%", 100*stats.Ratio(floor, cpu.Busy()))
-				}
-				t.rows = append(t.rows, []string{
-					n.name, fmt.Sprint(atOnce), contender, millis(cpu.Plugins), millis(cpu.Daemon), millis(cpu.Runtime), millis(cpu.Rest),
-					millis(cpu.Busy()), throughput, millis(cpu.Idle),
-				})
+		var floor float64
+		for i, contender := range r.Contenders {
+			l, ok := r.find(host.Workload{Kind: host.Real, Networks: 2}, atOnce, contender)
+			if !ok {
+				break
 			}
+			n, leaves := l.verbs()[v], ""
+			cpu := n.verb.CPU
+			if i == 0 {
+				floor = cpu.Busy()
+			} else {
+				leaves = fmt.Sprintf("%.0f %%", 100*stats.Ratio(floor, cpu.Busy()))
+			}
+			t.rows = append(t.rows, []string{
+				n.name, contender, millis(cpu.Plugins), millis(cpu.Daemon), millis(cpu.Runtime), millis(cpu.Rest), millis(cpu.Busy()), leaves, millis(cpu.Idle),
+			})
 		}
 	}
 	return t
@@ -211,9 +213,9 @@ func phaseTable(r *Report) table {
 }
 
 func startTable(r *Report) table {
-	t := table{title: "Programs: size, and time of a call of VERSION", head: []string{"program", "size", "median", "(p99)"}}
+	t := table{title: "Programs: size, and time of a call of VERSION", head: []string{"program", "size", "median", "(p99)", "of that the processors'"}}
 	for _, s := range r.Starts {
-		t.rows = append(t.rows, []string{s.Program, fmt.Sprintf("%.1f MB", float64(s.Bytes)/1e6), millis(s.Version.Median), "(" + number(s.Version.P99) + ")"})
+		t.rows = append(t.rows, []string{s.Program, fmt.Sprintf("%.1f MB", float64(s.Bytes)/1e6), millis(s.Version.Median), "(" + number(s.Version.P99) + ")", millis(s.CPU.Median)})
 	}
 	return t
 }
