@@ -84,8 +84,8 @@ func findProgram(plugin string, paths []string) (string, error) {
 // ExecPlugin implements [invoke.Exec].
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	name := strings.TrimPrefix(filepath.Base(path), builtinPath)
-	// What runs in-process starts programs of its own, as its IPAM: those have to be admitted.
-	if e.Admit != nil && (!strings.HasPrefix(path, builtinPath) || optsOut(stdin)) {
+	// What runs in-process is admitted like a program: it starts some, as its IPAM, with locks of its own in hand by then.
+	if e.Admit != nil {
 		if err := e.Admit(ctx); err != nil {
 			return nil, fmt.Errorf("plugin %s: not started: %w", name, err)
 		}
@@ -93,18 +93,24 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	stdout, err := e.call(callCtx, path, stdin, environ)
-	if err == nil && slices.Contains(environ, "CNI_COMMAND=ADD") {
-		_, err = parseResult(stdout, confVersion(stdin))
-	}
 	switch {
 	case err == nil:
 		return stdout, nil
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("plugin %s: killed, because the call of Plexus was cancelled: %w", name, context.Cause(ctx))
+		err = withStragglers(fmt.Errorf("killed, because the call of Plexus was cancelled: %w", context.Cause(ctx)), err)
 	case callCtx.Err() != nil:
-		return nil, fmt.Errorf("plugin %s: did not finish within %v and was killed (\"delegateTimeoutSeconds\"): %w", name, e.Timeout, context.DeadlineExceeded)
+		err = withStragglers(fmt.Errorf("did not finish within %v and was killed (\"delegateTimeoutSeconds\"): %w", e.Timeout, context.DeadlineExceeded), err)
 	}
 	return nil, fmt.Errorf("plugin %s: %w", name, err)
+}
+
+// checkAnswer refuses what can not be used of what a plugin printed.
+func checkAnswer(stdout, stdin []byte, environ []string) error {
+	if !slices.Contains(environ, "CNI_COMMAND=ADD") {
+		return nil
+	}
+	_, err := parseResult(stdout, confVersion(stdin))
+	return err
 }
 
 // confVersion is the CNI version of a configuration that libcni made.
@@ -119,7 +125,8 @@ func confVersion(conf []byte) string {
 func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if name, ok := strings.CutPrefix(path, builtinPath); ok {
 		if !optsOut(stdin) {
-			return e.Builtins[name](ctx, stdin, environ)
+			stdout, err := e.Builtins[name](ctx, stdin, environ)
+			return stdout, cmp.Or(err, checkAnswer(stdout, stdin, environ))
 		}
 		var err error
 		if path, err = findProgram(name, cniPath(environ)); err != nil {
@@ -167,9 +174,10 @@ func (e *Exec) Run(ctx context.Context, plugin string, stdin []byte, environ []s
 }
 
 // run starts the plugin once and waits for it. Of a plugin that failed nobody is left at work: what its IPAM did after that, nobody
-// would undo.
+// would undo. A daemon that a plugin starts and means to stay leaves the plugin's process group (setsid) and closes what it was given.
 func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	// The plugin and its children hold one end of a pipe, and with the last of them it is closed.
+	// The plugin and what it starts hold one end of a pipe, and with the last of them it is closed. Who closes descriptors that he does not
+	// know is not waited for, only killed.
 	alive, held, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -184,7 +192,13 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	cmd.WaitDelay = e.grace()
 	// A group of its own, so that the plugin's children (its IPAM) are stopped with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.Cancel = func() error {
+		told := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+		if errors.Is(told, syscall.ESRCH) {
+			return os.ErrProcessDone
+		}
+		return told
+	}
 	if e.Inherit != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, e.Inherit)
 	}
@@ -194,30 +208,54 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	if err != nil {
 		return nil, err
 	}
-	if err = cmd.Wait(); err == nil {
+	err = cmd.Wait()
+	switch {
+	case stdout.overflow:
+		err = fmt.Errorf("%w: it printed more than %d bytes on stdout", ErrBadOutput, MaxOutputBytes)
+	case err != nil:
+		err = pluginError(err, stdout.Bytes(), stderr.String())
+	default:
+		err = checkAnswer(stdout.Bytes(), stdin, environ)
+	}
+	if err == nil {
 		return stdout.Bytes(), nil
 	}
-	if stdout.overflow {
-		err = fmt.Errorf("%w: it printed more than %d bytes on stdout", ErrBadOutput, MaxOutputBytes)
-	} else {
-		err = pluginError(err, stdout.Bytes(), stderr.String())
-	}
-	if left := e.endGroup(cmd.Process.Pid, alive); left != nil {
-		err = fmt.Errorf("%w; what it had started is still at work: %w", err, left)
-	}
-	return nil, err
+	return nil, withStragglers(err, e.endGroup(ctx, cmd.Process.Pid, alive))
 }
 
-// endGroup kills whoever is left of a plugin's process group and waits until they have ended. Nothing comes through alive; it ends
-// when all have.
-func (e *Exec) endGroup(pid int, alive *os.File) error {
-	if err := syscall.Kill(-pid, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {
-		return nil // usually nobody is left; who left the group means to stay
+// endGroup waits until whoever is left of a failed plugin's process group has ended, and kills who takes too long: an IPAM that is killed
+// amidst its work may leave more than one that ends by itself. Through alive nothing comes; it ends when all have.
+func (e *Exec) endGroup(ctx context.Context, pid int, alive *os.File) error {
+	// Who was told to stop has had his time.
+	if ctx.Err() == nil && e.ended(alive) {
+		return nil
 	}
+	if err := syscall.Kill(-pid, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {
+		return nil // nobody is left, but for who left the group to stay
+	}
+	if e.ended(alive) || errors.Is(syscall.Kill(-pid, 0), syscall.ESRCH) {
+		return nil
+	}
+	return errStragglers
+}
+
+// ended waits for the end of a plugin and of all that it started, for a while.
+func (e *Exec) ended(alive *os.File) bool {
 	if err := alive.SetReadDeadline(time.Now().Add(e.grace())); err != nil {
-		return err
+		return false
 	}
 	_, err := io.Copy(io.Discard, alive)
+	return err == nil
+}
+
+// errStragglers is told with the failure of a plugin whose children could not be ended.
+var errStragglers = errors.New("what it had started is still at work although it was killed")
+
+// withStragglers adds to a failure that another error tells of stragglers.
+func withStragglers(err, other error) error {
+	if errors.Is(other, errStragglers) {
+		return fmt.Errorf("%w; %w", err, errStragglers)
+	}
 	return err
 }
 
@@ -228,9 +266,12 @@ var ErrKilled = errors.New("killed")
 
 // pluginError makes an error of a failed run. What the plugin printed by the rules of CNI is kept as it is, a [types.Error].
 func pluginError(err error, stdout []byte, stderr string) error {
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%w: it ended, but what it started keeps its stdout or stderr open", ErrBadOutput)
+	}
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok {
-		return err // it was not started, or its pipes failed
+		return err // its pipes failed
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return fmt.Errorf("%w by a signal: %w %s", ErrKilled, err, strings.TrimSpace(stderr))

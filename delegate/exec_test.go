@@ -130,6 +130,7 @@ func TestExecLeavesNobodyAtWorkOfAPluginThatFailed(t *testing.T) {
 		"ended with an error":  {`exit 1`},
 		"that hung, stopped":   {`sleep 1000`},
 		"that closed its pipe": {`exec >&- 2>&-; exit 1`},
+		"that printed rubbish": {`echo rubbish; exit 0`},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -156,47 +157,104 @@ func TestExecLeavesNobodyAtWorkOfAPluginThatFailed(t *testing.T) {
 				}
 				held <- f
 			}()
-			if _, err := execIt(t, &Exec{Timeout: time.Second, Grace: 100 * time.Millisecond}, path); err == nil {
-				t.Error("ExecPlugin: no error")
+			if _, err := execIt(t, &Exec{Timeout: 5 * time.Second, Grace: time.Second}, path); err == nil || errors.Is(err, errStragglers) {
+				t.Errorf("ExecPlugin: %v, want it to fail for the plugin's own cause", err)
 			}
 			f, ok := <-held
 			if !ok {
 				t.Fatal("the child never started")
 			}
 			defer f.Close()
-			raw, err := f.SyscallConn()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var n int
-			var readErr error
-			if err := raw.Read(func(fd uintptr) bool { n, readErr = syscall.Read(int(fd), make([]byte, 1)); return true }); err != nil {
-				t.Fatal(err)
-			}
-			if n != 0 || readErr != nil {
-				t.Errorf("the FIFO: %v, want EOF: the child is still at work", readErr)
+			if !atEOF(t, f) {
+				t.Error("the child is still at work")
 			}
 		})
 	}
 }
 
+// atEOF reports whether nobody has the other end of a FIFO open any more.
+func atEOF(t *testing.T, f *os.File) bool {
+	t.Helper()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	var readErr error
+	if err := raw.Read(func(fd uintptr) bool { n, readErr = syscall.Read(int(fd), make([]byte, 1)); return true }); err != nil {
+		t.Fatal(err)
+	}
+	return n == 0 && readErr == nil
+}
+
+func TestExecLetsTheIPAMOfAKilledPluginFinish(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "lease")
+	path := script(t, fmt.Sprintf(`(exec >/dev/null 2>&1; while kill -0 $$; do :; done; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo made >%s) & kill -KILL $$`, file))
+	if _, err := execIt(t, &Exec{Grace: time.Minute}, path); !errors.Is(err, ErrKilled) {
+		t.Errorf("ExecPlugin: %v, want that it was killed", err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "made\n" {
+		t.Errorf("when the plugin has failed, its IPAM has written %q, %v: what it does later is not undone", text, err)
+	}
+}
+
 func TestExecLeavesADaemonThatAPluginStartedAlone(t *testing.T) {
 	t.Parallel()
-	pidFile := filepath.Join(t.TempDir(), "pid")
-	path := script(t, fmt.Sprintf(`sleep 1000 >/dev/null 2>&1 & echo $! >%s; echo '{}'`, pidFile))
-	if _, err := execIt(t, &Exec{}, path); err != nil {
-		t.Fatal(err)
+	tests := map[string]struct {
+		body string
+		well bool
+	}{
+		"of a plugin that succeeded":                            {`sh -c "$DAEMON" & read -r line <$FIFO.started; echo '{}'`, true},
+		"of a plugin that failed, in a session of the daemon's": {`setsid sh -c "$DAEMON" & read -r line <$FIFO.started; exit 1`, false},
 	}
-	text, err := os.ReadFile(pidFile)
-	if err != nil {
-		t.Fatal(err)
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fifo := filepath.Join(t.TempDir(), "fifo")
+			if err := errors.Join(syscall.Mkfifo(fifo, 0o600), syscall.Mkfifo(fifo+".started", 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			held := make(chan *os.File, 1)
+			go func() {
+				defer close(held)
+				f, err := os.Open(fifo)
+				if err == nil {
+					err = os.WriteFile(fifo+".started", []byte("\n"), 0)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				held <- f
+			}()
+			daemon := fmt.Sprintf(`echo $$ >%[1]s.pid; exec 9>%[1]s >/dev/null 2>&1; exec sleep 1000`, fifo)
+			path := script(t, fmt.Sprintf("FIFO=%s; DAEMON='%s'; %s", fifo, daemon, tc.body))
+			if _, err := execIt(t, &Exec{Grace: time.Second}, path); (err == nil) != tc.well {
+				t.Errorf("ExecPlugin: %v", err)
+			}
+			f, ok := <-held
+			if !ok {
+				t.Fatal("the daemon never started")
+			}
+			defer f.Close()
+			if atEOF(t, f) {
+				t.Error("the daemon was killed")
+			}
+			if text, err := os.ReadFile(fifo + ".pid"); err == nil {
+				if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+					_ = syscall.Kill(pid, syscall.SIGKILL) // the test is over
+				}
+			}
+		})
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Errorf("the daemon: %v, want it alive", err)
+}
+
+func TestExecTellsOfOutputsThatAreKeptOpen(t *testing.T) {
+	t.Parallel()
+	_, err := execIt(t, &Exec{Grace: 100 * time.Millisecond}, script(t, `sleep 1000 & echo '{}'`))
+	if !errors.Is(err, ErrBadOutput) || !strings.Contains(err.Error(), "what it started keeps its stdout or stderr open") {
+		t.Errorf("ExecPlugin: %v", err)
 	}
 }
 
@@ -283,20 +341,25 @@ func TestPassthru(t *testing.T) {
 	}
 }
 
-func TestProgramsAreAdmittedAndBuiltinsAreNot(t *testing.T) {
+func TestEachPluginIsAdmittedOnceBeforeItRuns(t *testing.T) {
 	t.Parallel()
 	admitted := 0
 	e := &Exec{
-		Admit:    func(context.Context) error { admitted++; return nil },
-		Builtins: map[string]Builtin{"b": func(context.Context, []byte, []string) ([]byte, error) { return []byte(`{}`), nil }},
+		Admit: func(context.Context) error { admitted++; return nil },
+		Builtins: map[string]Builtin{"b": func(context.Context, []byte, []string) ([]byte, error) {
+			if admitted != 2 {
+				t.Errorf("a builtin runs when %d were admitted, want it to be the second", admitted)
+			}
+			return []byte(`{}`), nil
+		}},
 	}
 	for _, path := range []string{script(t, `echo '{}'`), "builtin:b"} {
 		if out, err := execIt(t, e, path); err != nil {
 			t.Errorf("%s: %s %v", path, out, err)
 		}
 	}
-	if admitted != 1 {
-		t.Errorf("%d were admitted, want 1", admitted)
+	if admitted != 2 {
+		t.Errorf("%d were admitted, want 2", admitted)
 	}
 	refused := errors.New("full")
 	e.Admit = func(context.Context) error { return refused }

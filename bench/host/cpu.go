@@ -17,7 +17,7 @@ import (
 type CPU struct {
 	// Plugins is that of the programs which the container runtime started, and of those that they started.
 	Plugins float64 `json:"pluginsMillis"`
-	// Daemon is plexusd's.
+	// Daemon is plexusd's, and that of the daemons which contenders of the user have.
 	Daemon float64 `json:"daemonMillis"`
 	// Runtime is that of the benchmark itself: the container runtime, which starts the plugins, and the API server.
 	Runtime float64 `json:"runtimeMillis"`
@@ -45,10 +45,17 @@ func (c CPU) Times(f float64) CPU {
 func (c *Cluster) CPU() (CPU, error) {
 	plugins, pluginsErr := rusage(syscall.RUSAGE_CHILDREN)
 	own, ownErr := rusage(syscall.RUSAGE_SELF)
-	daemon, daemonErr := c.Daemon.cpu()
 	stat, statErr := os.ReadFile("/proc/stat")
-	if err := errors.Join(pluginsErr, ownErr, daemonErr, statErr); err != nil {
+	if err := errors.Join(pluginsErr, ownErr, statErr); err != nil {
 		return CPU{}, err
+	}
+	daemon := 0.0
+	for _, p := range c.processes {
+		took, err := p.cpu()
+		if err != nil {
+			return CPU{}, err
+		}
+		daemon += took
 	}
 	busy, idle, err := parseStat(string(stat))
 	if err != nil {

@@ -36,3 +36,11 @@ func TestTimeOfAProcess(t *testing.T) {
 		}
 	}
 }
+
+func TestTimesAreAddedUp(t *testing.T) {
+	t.Parallel()
+	before, after := CPU{1, 2, 3, 4, 5}, CPU{11, 22, 33, 44, 55}
+	if got, want := after.Plus(before.Times(-1)), (CPU{10, 20, 30, 40, 50}); got != want || got.Busy() != 100 {
+		t.Errorf("the time in between is %+v, busy %v; want %+v, busy 100", got, got.Busy(), want)
+	}
+}

@@ -165,7 +165,7 @@ func cpuTable(r *Report) table {
 	atOnce := slices.Max(all)
 	t := table{
 		title: fmt.Sprintf("Processors' time for a pod (default + 2), %s at once, and what that leaves of the throughput of %s", count(atOnce, "pod"), floorName(r)),
-		head:  []string{"verb", "contender", "plugins", "plexusd", "runtime, API server", "rest of the machine", "together", "leaves", "idle beside"},
+		head:  []string{"verb", "contender", "plugins", "daemons", "runtime, API server", "rest of the machine", "together", "leaves", "idle beside"},
 	}
 	for v := range 2 {
 		var floor float64

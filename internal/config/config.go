@@ -155,8 +155,8 @@ type document struct {
 	// How long one call of one plugin may take before it is killed, with its children; 1 to [maxDelegateTimeout]. Default:
 	// [DefaultDelegateTimeout].
 	DelegateTimeoutSeconds *int `json:"delegateTimeoutSeconds"`
-	// How many plugins run at a time on the node, in all calls together; further ones wait, up to a minute. 0 for no limit. Allow more if
-	// plugins wait for long, as for DHCP. Default: [DefaultMaxParallelDelegates].
+	// How many plugins run at a time on the node, in all calls together: a call runs one at a time, and has a place from its first plugin
+	// to its last. Further calls wait, up to a minute. 0 for no limit. Allow more if plugins wait for long, as for DHCP. Default: [DefaultMaxParallelDelegates].
 	MaxParallelDelegates *int `json:"maxParallelDelegates"`
 	// Accepted, and without effect: a DEL keeps on record what failed in any case.
 	RetryDeleteOnError bool `json:"retryDeleteOnError"`

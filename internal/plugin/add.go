@@ -48,6 +48,7 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	if err = c.undoPreviousADD(ctx); err != nil {
 		return nil, err
 	}
+	c.leave() // what follows may wait for others, and runs no plugin
 	src, err := c.Source(c.cfg)
 	if err != nil {
 		return nil, err
@@ -161,7 +162,7 @@ func (c *call) attach(ctx context.Context, src source.Source, plan *delegate.Pla
 	if err := c.executor(c.cfg.CNIDir).Add(ctx, plan); err != nil {
 		return nil, err
 	}
-	c.leave() // what follows waits for the disk and the API server, and runs no plugin
+	c.leave() // as above
 	result, err := plan.DefaultAttachment().ResultAs(c.cfg.CNIVersion)
 	if err != nil {
 		return nil, err

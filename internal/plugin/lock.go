@@ -133,11 +133,15 @@ func (c *call) admit(ctx context.Context) error {
 	if c.place != nil {
 		return nil
 	}
+	waited := &c.waited
+	if c.must {
+		waited = &c.waitedInUndo
+	}
 	start := time.Now()
 	waiting, cancel := context.WithTimeout(ctx, c.placePatience(ctx))
 	defer cancel()
 	place, err := record.OpenSlots(filepath.Join(c.cfg.CNIDir, "slots"), c.cfg.MaxParallelDelegates).Take(waiting)
-	c.waited += time.Since(start)
+	*waited += time.Since(start)
 	switch {
 	case err == nil:
 		c.place = place
@@ -162,16 +166,19 @@ func (c *call) leave() {
 	}
 }
 
-// placePatience is how much longer this call waits for places.
+// aLook is how long a place is waited for at least: time to see whether one is free.
+const aLook = 10 * time.Millisecond
+
+// placePatience is how much longer this call waits for a place.
 func (c *call) placePatience(ctx context.Context) time.Duration {
-	if !c.must {
-		return c.patience() - c.waited
+	left := c.patience() - c.waited
+	if c.must {
+		left = min(mustPatience, c.patience()) - c.waitedInUndo
+		if deadline, ok := ctx.Deadline(); ok {
+			left = min(left, time.Until(deadline)/2) // the rest is for the plugin
+		}
 	}
-	left := min(mustPatience, c.patience()) - c.waited
-	if deadline, ok := ctx.Deadline(); ok {
-		left = min(left, time.Until(deadline)/2) // the rest is for the plugin
-	}
-	return left
+	return max(left, aLook)
 }
 
 func (c *call) patience() time.Duration {

@@ -75,9 +75,9 @@ type call struct {
 	must bool
 	// place is this call's among those of the node that run plugins; nil while it has none.
 	place *record.Slot
-	// waited is how long this call has waited for a place.
-	waited time.Duration
-	trace  trace
+	// waited is how long this call has waited for a place; waitedInUndo while must was set.
+	waited, waitedInUndo time.Duration
+	trace                trace
 }
 
 // resolver finds the networks of the call's pod.
