@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/plexus-cni/plexus/bench/stats"
 )
 
 // CPU is time on the machine's processors, in milliseconds, by who had it.
@@ -69,10 +71,8 @@ func rusage(who int) (float64, error) {
 	if err := syscall.Getrusage(who, &r); err != nil {
 		return 0, fmt.Errorf("getrusage: %w", err)
 	}
-	return millis(time.Duration(r.Utime.Nano() + r.Stime.Nano())), nil
+	return stats.Millis(time.Duration(r.Utime.Nano() + r.Stime.Nano())), nil
 }
-
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // cpu is the CPU time of a process that runs.
 func (p *Process) cpu() (float64, error) {

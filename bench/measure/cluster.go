@@ -134,7 +134,7 @@ func (m *runner) memory(ctx context.Context) error {
 	}
 	m.progress("memory of the daemon", 1, 3)
 	watch := watchMemory(ctx, c.Daemon)
-	_, _, err = addAndDel(ctx, c, c.Contender(host.Daemon), renew(c, sandboxes))
+	_, _, err = addAndDel(ctx, c.Contender(host.Daemon), renew(c, sandboxes))
 	r.PeakKiB = watch()
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (m *runner) memory(ctx context.Context) error {
 		var peak int64
 		sampled := contender.Sampling(func(kib int64) { peak = max(peak, kib) })
 		for range memoryRounds {
-			if _, _, err := addAndDel(ctx, c, sampled, renew(c, sandboxes[:1])); err != nil {
+			if _, _, err := addAndDel(ctx, sampled, renew(c, sandboxes[:1])); err != nil {
 				return err
 			}
 		}
@@ -233,7 +233,7 @@ func (m *runner) scale(ctx context.Context, scale host.Scale) error {
 		m.progress(fmt.Sprintf("%d pods on the node, %d NetworkAttachmentDefinitions", scale.Pods, scale.Definitions), round, m.plan.ScaleRounds+1)
 		for _, contender := range turn(c.Contenders, round) {
 			var add times
-			if add, _, err = addAndDel(ctx, c, contender, renew(c, sandboxes)); err != nil {
+			if add, _, err = addAndDel(ctx, contender, renew(c, sandboxes)); err != nil {
 				return err
 			}
 			if round > 0 {

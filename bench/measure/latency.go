@@ -43,7 +43,7 @@ func (m *runner) latencies(ctx context.Context, c *host.Cluster, cell Cell) erro
 	for round := range cell.Rounds {
 		for i, contender := range turn(c.Contenders, round) {
 			m.progress(cell.describe(), round*len(c.Contenders)+i, cell.Rounds*len(c.Contenders))
-			add, del, err := addAndDel(ctx, c, contender, renew(c, sandboxes))
+			add, del, err := addAndDelBy(ctx, accounted(c), contender, renew(c, sandboxes))
 			if err != nil {
 				return err
 			}

@@ -103,7 +103,7 @@ func turn(all []*host.Contender, round int) []*host.Contender {
 	return append(append([]*host.Contender{}, all[first:]...), all[:first]...)
 }
 
-// times is how long each call of a round took, and all of them together, and the processors' time for all of them.
+// times is how long each call of a round took, and all of them together, and the processors' time for all of them, where it was taken.
 type times struct {
 	calls []time.Duration
 	whole time.Duration
@@ -146,9 +146,17 @@ func renew(c *host.Cluster, sandboxes []host.Sandbox) []host.Sandbox {
 }
 
 // addAndDel attaches and detaches sandboxes with one contender, at once each. A failure leaves nothing.
-func addAndDel(ctx context.Context, c *host.Cluster, contender *host.Contender, sandboxes []host.Sandbox) (times, times, error) {
-	add, err := accounted(c, sandboxes, func(s host.Sandbox) error { return contender.Add(ctx, s) })
-	del, delErr := accounted(c, sandboxes, func(s host.Sandbox) error { return contender.Del(context.WithoutCancel(ctx), s) })
+func addAndDel(ctx context.Context, contender *host.Contender, sandboxes []host.Sandbox) (times, times, error) {
+	return addAndDelBy(ctx, atOnce, contender, sandboxes)
+}
+
+// caller makes a call for each sandbox, as [atOnce] does.
+type caller func([]host.Sandbox, func(host.Sandbox) error) (times, error)
+
+// addAndDelBy is addAndDel with a way to make the calls.
+func addAndDelBy(ctx context.Context, calls caller, contender *host.Contender, sandboxes []host.Sandbox) (times, times, error) {
+	add, err := calls(sandboxes, func(s host.Sandbox) error { return contender.Add(ctx, s) })
+	del, delErr := calls(sandboxes, func(s host.Sandbox) error { return contender.Del(context.WithoutCancel(ctx), s) })
 	if err == nil {
 		err = delErr
 	}
@@ -159,12 +167,14 @@ func addAndDel(ctx context.Context, c *host.Cluster, contender *host.Contender, 
 }
 
 // accounted is atOnce with the processors' time.
-func accounted(c *host.Cluster, sandboxes []host.Sandbox, f func(host.Sandbox) error) (times, error) {
-	before, beforeErr := c.CPU()
-	t, err := atOnce(sandboxes, f)
-	after, afterErr := c.CPU()
-	t.cpu = after.Plus(before.Times(-1))
-	return t, cmp.Or(err, beforeErr, afterErr)
+func accounted(c *host.Cluster) caller {
+	return func(sandboxes []host.Sandbox, f func(host.Sandbox) error) (times, error) {
+		before, beforeErr := c.CPU()
+		t, err := atOnce(sandboxes, f)
+		after, afterErr := c.CPU()
+		t.cpu = after.Plus(before.Times(-1))
+		return t, cmp.Or(err, beforeErr, afterErr)
+	}
 }
 
 // describe names a cell for people.

@@ -76,7 +76,7 @@ func (m *runner) phases(ctx context.Context, c *host.Cluster) error {
 			if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			add, del, err := addAndDel(ctx, c, traced, renew(c, sandboxes))
+			add, del, err := addAndDel(ctx, traced, renew(c, sandboxes))
 			if err != nil {
 				return err
 			}

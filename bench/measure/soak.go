@@ -58,7 +58,7 @@ func (m *runner) soak(ctx context.Context) error {
 	every := max(m.plan.Soak/soakSamples/soakAtOnce, 1)
 	for round := 0; round*soakAtOnce < m.plan.Soak; round++ {
 		m.progress("soak", round*soakAtOnce, m.plan.Soak)
-		if _, _, err = addAndDel(ctx, c, contender, renew(c, sandboxes)); err != nil {
+		if _, _, err = addAndDel(ctx, contender, renew(c, sandboxes)); err != nil {
 			return err
 		}
 		if err = watch.look(); err != nil {
