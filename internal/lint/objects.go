@@ -44,14 +44,13 @@ type document struct {
 	text   []byte
 }
 
-// documents cuts a file where the source of manifests does: a line "---" or "..." ends a document wherever it stands (YAML 1.2 §9.1.2).
+// documents cuts a file where the source of manifests does.
 func documents(data []byte) []document {
 	var found []document
 	doc := document{}
 	number := 0
 	for line := range bytes.Lines(data) {
-		bare := bytes.TrimRight(line, "\r\n\t ")
-		if bytes.Equal(bare, []byte("---")) || bytes.HasPrefix(bare, []byte("--- ")) || bytes.Equal(bare, []byte("...")) {
+		if manifest.IsBoundary(line) {
 			found = append(found, doc)
 			doc = document{offset: number, text: slices.Clone(line[len("---"):])}
 		} else {

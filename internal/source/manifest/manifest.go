@@ -244,9 +244,9 @@ func Parse(data []byte) (*Objects, error) {
 	return objects, nil
 }
 
-// isBoundary reports whether a line ends a document: "---", with or without the beginning of the next, or "...", wherever it stands, also in
+// IsBoundary reports whether a line ends a document: "---", with or without the beginning of the next, or "...", wherever it stands, also in
 // a block scalar (YAML 1.2 §9.1.2).
-func isBoundary(line []byte) bool {
+func IsBoundary(line []byte) bool {
 	line = bytes.TrimRight(line, "\r\n\t ")
 	return bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- ")) || bytes.Equal(line, []byte("..."))
 }
@@ -272,7 +272,7 @@ func documents(data []byte) iter.Seq2[int, []byte] {
 			if i := bytes.IndexByte(data[at:], '\n'); i >= 0 {
 				end = at + i + 1
 			}
-			if isBoundary(data[at:end]) {
+			if IsBoundary(data[at:end]) {
 				if !emit(data[start:at]) {
 					return
 				}
