@@ -148,15 +148,20 @@ func isAt(f *os.File, path string) bool {
 	return err == nil && os.SameFile(open, there)
 }
 
-// flock is flock(2), done again when a signal interrupts it.
+// flock is flock(2).
 func flock(f *os.File, how int) error {
+	return uninterrupted("flock", f, func() error { return syscall.Flock(int(f.Fd()), how) })
+}
+
+// uninterrupted makes a system call about a file again when a signal interrupts it. Its error names the file.
+func uninterrupted(op string, f *os.File, call func() error) error {
 	for {
-		err := syscall.Flock(int(f.Fd()), how)
+		err := call()
 		switch {
 		case err == nil:
 			return nil
 		case !errors.Is(err, syscall.EINTR):
-			return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+			return &fs.PathError{Op: op, Path: f.Name(), Err: err}
 		}
 	}
 }

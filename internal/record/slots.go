@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -146,13 +145,7 @@ func (s *Slot) Unlock() error {
 const setLock = 37
 
 func (s *Slot) lock(how int16) error {
-	for {
-		err := syscall.FcntlFlock(s.file.Fd(), setLock, &syscall.Flock_t{Type: how, Whence: io.SeekStart, Start: s.i, Len: 1})
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, syscall.EINTR):
-			return &fs.PathError{Op: "lock a byte of", Path: s.file.Name(), Err: err}
-		}
-	}
+	return uninterrupted("lock a byte of", s.file, func() error {
+		return syscall.FcntlFlock(s.file.Fd(), setLock, &syscall.Flock_t{Type: how, Whence: io.SeekStart, Start: s.i, Len: 1})
+	})
 }
