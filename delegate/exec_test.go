@@ -135,40 +135,48 @@ func TestExecLeavesNobodyAtWorkOfAPluginThatFailed(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fifo := filepath.Join(t.TempDir(), "fifo")
-			if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			fifo, isOver := lifeline(t)
 			// The child does not heed SIGTERM. It alone holds the FIFO open for writing, and the plugin goes on when it does.
 			path := script(t, fmt.Sprintf(`(trap '' TERM; exec 9>%[1]s >/dev/null 2>&1; while :; do sleep 1; done) & read -r line <%[1]s.started; %[2]s`, fifo, tc.ends))
-			if err := syscall.Mkfifo(fifo+".started", 0o600); err != nil {
-				t.Fatal(err)
-			}
-			held := make(chan *os.File, 1)
-			go func() {
-				defer close(held)
-				f, err := os.Open(fifo) // returns when the child has it
-				if err == nil {
-					err = os.WriteFile(fifo+".started", []byte("\n"), 0)
-				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				held <- f
-			}()
 			if _, err := execIt(t, &Exec{Timeout: 5 * time.Second, Grace: time.Second}, path); err == nil || errors.Is(err, errStragglers) {
 				t.Errorf("ExecPlugin: %v, want it to fail for the plugin's own cause", err)
 			}
-			f, ok := <-held
-			if !ok {
-				t.Fatal("the child never started")
-			}
-			defer f.Close()
-			if !atEOF(t, f) {
+			if !isOver() {
 				t.Error("the child is still at work")
 			}
 		})
+	}
+}
+
+// lifeline makes a FIFO that a process opens for writing, and reads a line of <fifo>.started then to know that it is seen. The function that
+// it returns reports whether the process, and whoever else has the FIFO open, has ended.
+func lifeline(t *testing.T) (string, func() bool) {
+	t.Helper()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o600), syscall.Mkfifo(fifo+".started", 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan *os.File, 1)
+	go func() {
+		defer close(held)
+		f, err := os.Open(fifo) // returns when the process has it
+		if err == nil {
+			err = os.WriteFile(fifo+".started", []byte("\n"), 0)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		held <- f
+	}()
+	return fifo, func() bool {
+		t.Helper()
+		f, ok := <-held
+		if !ok {
+			t.Fatal("the process never started")
+		}
+		defer f.Close()
+		return atEOF(t, f)
 	}
 }
 
@@ -211,34 +219,13 @@ func TestExecLeavesADaemonThatAPluginStartedAlone(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fifo := filepath.Join(t.TempDir(), "fifo")
-			if err := errors.Join(syscall.Mkfifo(fifo, 0o600), syscall.Mkfifo(fifo+".started", 0o600)); err != nil {
-				t.Fatal(err)
-			}
-			held := make(chan *os.File, 1)
-			go func() {
-				defer close(held)
-				f, err := os.Open(fifo)
-				if err == nil {
-					err = os.WriteFile(fifo+".started", []byte("\n"), 0)
-				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				held <- f
-			}()
+			fifo, isOver := lifeline(t)
 			daemon := fmt.Sprintf(`echo $$ >%[1]s.pid; exec 9>%[1]s >/dev/null 2>&1; exec sleep 1000`, fifo)
 			path := script(t, fmt.Sprintf("FIFO=%s; DAEMON='%s'; %s", fifo, daemon, tc.body))
 			if _, err := execIt(t, &Exec{Grace: time.Second}, path); (err == nil) != tc.well {
 				t.Errorf("ExecPlugin: %v", err)
 			}
-			f, ok := <-held
-			if !ok {
-				t.Fatal("the daemon never started")
-			}
-			defer f.Close()
-			if atEOF(t, f) {
+			if isOver() {
 				t.Error("the daemon was killed")
 			}
 			if text, err := os.ReadFile(fifo + ".pid"); err == nil {
