@@ -72,10 +72,10 @@ func TestNode(t *testing.T) {
 				return asJSON(w.t, result)
 			}
 			conf := run(object{"name": "plexus", "cniVersion": "1.0.0", "plugins": []any{w.conf}})
-			w.expectCalls("ADD cluster eth0", "ADD a net1", "CHECK cluster eth0", "CHECK a net1", "DEL a net1", "DEL cluster eth0")
+			w.expectCalls("ADD cluster eth0", "ADD a net1", "CHECK cluster eth0", "DEL a net1", "DEL cluster eth0")
 			conflist := run(object{"name": "plexus", "cniVersion": "1.0.0", "plugins": []any{w.conf, w.recorder(object{"tag": "chained"})}})
 			calls := w.expectCalls("ADD cluster eth0", "ADD a net1", "ADD plexus/chained eth0",
-				"CHECK cluster eth0", "CHECK a net1", "CHECK plexus/chained eth0", "DEL plexus/chained eth0", "DEL a net1", "DEL cluster eth0")
+				"CHECK cluster eth0", "CHECK plexus/chained eth0", "DEL plexus/chained eth0", "DEL a net1", "DEL cluster eth0")
 			w.expectJSON("result of the list", conf, conflist)
 			w.expectJSON("previous result of the chained plugin", conf, calls[2].Config["prevResult"])
 		},

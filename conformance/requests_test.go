@@ -50,6 +50,7 @@ func TestRequests(t *testing.T) {
 			add := w.expectCalls("ADD cluster eth0", "ADD a net1")[1]
 			w.annotate(networks, "b") // which must not matter any more
 			w.args = ""
+			w.conf["checkNetworks"] = "all"
 			w.must("CHECK")
 			check := w.expectCalls("CHECK cluster eth0", "CHECK a net1")[1]
 			w.must("DEL")

@@ -249,6 +249,7 @@ func TestResolution(t *testing.T) {
 			first := w.expectCalls("ADD x eth0", "ADD a net1", "ADD aux/10 net2", "ADD aux/20 net2")[2]
 			w.expectJSON("previous result, of the pass-through plugin", `{"cniVersion":"1.0.0"}`, first.Config["prevResult"])
 			w.expectInterfaces("eth0 x default", "net1 default/a", "net2 aux")
+			w.conf["checkNetworks"] = "all"
 			w.must("CHECK")
 			w.expectCalls("CHECK x eth0", "CHECK a net1", "CHECK aux/10 net2", "CHECK aux/20 net2")
 			w.must("DEL")

@@ -25,7 +25,21 @@ const (
 func TestCHECK(t *testing.T) {
 	t.Parallel()
 	scenarios(t, map[string]func(*world){
+		"V1 the default network alone": func(w *world) {
+			w.nad("default/a", w.recorder(object{"name": "a", "on": failing("CHECK")}))
+			w.annotate(networks, "a")
+			w.must("ADD")
+			w.calls()
+			w.must("CHECK")
+			w.expectCalls("CHECK cluster eth0")
+		},
+		"V1 a plugin that has no CHECK": func(w *world) {
+			w.cluster(object{"on": object{"CHECK": object{"error": object{"code": 999, "msg": "CNI CHECK method is not implemented"}}}})
+			w.must("ADD")
+			w.must("CHECK")
+		},
 		"V1 every attachment, with the result of its ADD": func(w *world) {
+			w.conf["checkNetworks"] = "all"
 			w.annotate(networks, "a,b@x2")
 			w.must("ADD")
 			w.calls()
@@ -38,6 +52,7 @@ func TestCHECK(t *testing.T) {
 			}
 		},
 		"V1 without libcni's cache": func(w *world) {
+			w.conf["checkNetworks"] = "all"
 			w.annotate(networks, "a")
 			w.must("ADD")
 			w.calls()
@@ -50,6 +65,7 @@ func TestCHECK(t *testing.T) {
 			}
 		},
 		"V1 an attachment that is too old for it, or does not want it, is passed over": func(w *world) {
+			w.conf["checkNetworks"] = "all"
 			w.nad("default/a", w.recorder(object{"name": "a", "cniVersion": "0.3.1"}))
 			w.nad("default/b", object{"name": "b", "disableCheck": true, "plugins": []any{w.recorder(nil)}})
 			w.annotate(networks, "a,b,other/c")
@@ -59,6 +75,7 @@ func TestCHECK(t *testing.T) {
 			w.expectCalls("CHECK cluster eth0", "CHECK c net3")
 		},
 		"V2 an attachment that fails": func(w *world) {
+			w.conf["checkNetworks"] = "all"
 			w.nad("default/a", w.recorder(object{"name": "a", "on": failing("CHECK")}))
 			w.annotate(networks, "a,b")
 			w.must("ADD")
@@ -287,9 +304,10 @@ func TestGC(t *testing.T) {
 			w.expect("first calls", []string{"DEL b x2", "DEL a net1", "DEL cluster eth0"}, got[:3])
 			slices.Sort(got[3:])
 			w.expect("last calls", []string{"GC a", "GC b", "GC cluster"}, got[3:])
+			alive := map[string]string{"GC cluster": "eth0", "GC a": "net1", "GC b": "x2"}
 			for _, c := range calls[3:] {
 				for _, key := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
-					w.expect(key+" for "+c.String(), []string{living + " eth0", living + " net1", living + " x2"}, valid(w.t, c, key))
+					w.expect(key+" for "+c.String(), []string{living + " " + alive[c.String()]}, valid(w.t, c, key))
 				}
 			}
 			w.expect("state", before, w.left())

@@ -28,8 +28,12 @@ func withBuiltin(t *testing.T) (*Executor, string, *[]string) {
 	}
 	return &Executor{
 		BinDirs: []string{"/nowhere", bin}, CacheDir: t.TempDir(),
-		Plugins: &Exec{Timeout: time.Minute, Builtins: map[string]Builtin{"vfs": vfs}},
+		Plugins: &Exec{Timeout: time.Minute, Builtins: map[string]Builtin{"vfs": vfs}}, Environ: os.Environ(),
 	}, bin, calls
+}
+
+func checkAll(e *Executor) func(context.Context, *Plan) error {
+	return func(ctx context.Context, p *Plan) error { return e.Check(ctx, p, true) }
 }
 
 func vfsPlan(t *testing.T, keys string) *Plan {
@@ -51,7 +55,7 @@ func TestConfigurationChoosesBetweenTheBuiltinAndTheProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := vfsPlan(t, keys)
-		for _, verb := range []func(context.Context, *Plan) error{e.Add, e.Check, e.Del} {
+		for _, verb := range []func(context.Context, *Plan) error{e.Add, checkAll(e), e.Del} {
 			if err := verb(t.Context(), p); err != nil {
 				t.Fatalf("%s: %v", keys, err)
 			}

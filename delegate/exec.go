@@ -19,9 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
 )
 
 const (
@@ -39,60 +37,87 @@ const (
 // Builtin is a plugin that runs within Plexus. stdin, environ, the returned stdout and errors are those of a CNI plugin.
 type Builtin func(ctx context.Context, stdin []byte, environ []string) ([]byte, error)
 
-// Exec runs plugins for libcni, in place of libcni's own: each try is a process of its own, bounded in time and
-// output, and killed with its children.
+// Call is one call of one plugin.
+type Call struct {
+	// Type is the plugin's type: the file name of its program.
+	Type string
+	// Program asks for the program, also of a type that Plexus has built in.
+	Program bool
+	Stdin   []byte
+	// Environ is its whole environment, with CNI's parameters.
+	Environ []string
+	// Check refuses what cannot be used of what the plugin printed; nil for nothing. A plugin that it refuses has failed.
+	Check func(stdout []byte) error
+}
+
+// Exec is a [Runner] of the host's plugins. Each call is a process of its own, bounded in time and output, and killed with its
+// children.
 type Exec struct {
-	version.PluginDecoder
 	// Timeout bounds one call of one plugin.
 	Timeout time.Duration
-	// Builtins are served in-process, by plugin type, unless a configuration says "builtin": false: then by a program.
+	// Builtins are served in-process, by plugin type.
 	Builtins map[string]Builtin
 	// Grace is how long a plugin that was told to stop may take before it is killed; zero stands for five seconds.
 	Grace time.Duration
 	// Inherit is handed to each plugin, and so to its children, as file descriptor 3. Plexus hands on the lock of the
 	// sandbox: should Plexus be killed, the lock is held until the last of them has ended, and a DEL does not race with them.
 	Inherit *os.File
-	// Admit waits until a program may run, and is asked before each; nil for no limit. The wait does not count for Timeout.
-	Admit func(ctx context.Context) error
 }
 
-var _ invoke.Exec = (*Exec)(nil)
+var _ Runner = (*Exec)(nil)
 
-// builtinPath is what stands for the path of an in-process plugin.
-const builtinPath = "builtin:"
-
-// FindInPath implements [invoke.Exec].
-func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
-	if _, ok := e.Builtins[plugin]; ok {
-		return builtinPath + plugin, nil
+// Find implements [Runner].
+func (e *Exec) Find(pluginType string, program bool, dirs []string) error {
+	if _, ok := e.Builtins[pluginType]; ok && !program {
+		return nil
 	}
-	return findProgram(plugin, paths)
+	_, err := FindProgram(pluginType, dirs)
+	return err
 }
 
-// findProgram looks for a plugin's program in folders.
-func findProgram(plugin string, paths []string) (string, error) {
-	path, err := invoke.FindInPath(plugin, paths)
-	if err != nil {
-		return "", fmt.Errorf("%w: no plugin %q in %s: install it there, or correct the configuration's \"type\"", ErrInvalid, plugin, strings.Join(paths, " or "))
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o111 == 0 {
-		return "", fmt.Errorf("%w: plugin %s is not executable: chmod 0755", ErrInvalid, path)
-	}
-	return path, nil
-}
-
-// ExecPlugin implements [invoke.Exec].
-func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	name := strings.TrimPrefix(filepath.Base(path), builtinPath)
-	// What runs in-process is admitted like a program: it starts some, as its IPAM, with locks of its own in hand by then.
-	if e.Admit != nil {
-		if err := e.Admit(ctx); err != nil {
-			return nil, fmt.Errorf("plugin %s: not started: %w", name, err)
+// FindProgram returns the path of a plugin's program in the first of the folders that has it.
+func FindProgram(pluginType string, dirs []string) (string, error) {
+	for _, dir := range dirs {
+		path := filepath.Join(dir, pluginType)
+		info, err := os.Stat(path)
+		switch {
+		case dir == "" || err != nil || !info.Mode().IsRegular():
+			continue
+		case info.Mode().Perm()&0o111 == 0:
+			return "", fmt.Errorf("%w: plugin %s is not executable: chmod 0755", ErrInvalid, path)
 		}
+		return path, nil
 	}
+	return "", fmt.Errorf("%w: no plugin %q in %s: install it there, or correct the configuration's \"type\"", ErrInvalid, pluginType, strings.Join(dirs, " or "))
+}
+
+// Call implements [Runner]. The program is looked for in the folders of the environment's CNI_PATH.
+func (e *Exec) Call(ctx context.Context, c Call) ([]byte, error) {
+	return e.bounded(ctx, c.Type, func(ctx context.Context) ([]byte, error) {
+		if builtin, ok := e.Builtins[c.Type]; ok && !c.Program {
+			stdout, err := builtin(ctx, c.Stdin, c.Environ)
+			return stdout, cmp.Or(err, c.check(stdout))
+		}
+		path, err := FindProgram(c.Type, cniPath(c.Environ))
+		if err != nil {
+			return nil, err
+		}
+		return e.call(ctx, path, c)
+	})
+}
+
+// Program runs the program at a path, as [Exec.Call] does.
+func (e *Exec) Program(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return e.bounded(ctx, filepath.Base(path), func(ctx context.Context) ([]byte, error) {
+		return e.call(ctx, path, Call{Stdin: stdin, Environ: environ})
+	})
+}
+
+// bounded ends a call at its limit, and says which plugin failed.
+func (e *Exec) bounded(ctx context.Context, name string, call func(context.Context) ([]byte, error)) ([]byte, error) {
 	callCtx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
-	stdout, err := e.call(callCtx, path, stdin, environ)
+	stdout, err := call(callCtx)
 	switch {
 	case err == nil:
 		return stdout, nil
@@ -104,37 +129,16 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	return nil, fmt.Errorf("plugin %s: %w", name, err)
 }
 
-// checkAnswer refuses what can not be used of what a plugin printed.
-func checkAnswer(stdout, stdin []byte, environ []string) error {
-	if !slices.Contains(environ, "CNI_COMMAND=ADD") {
+func (c *Call) check(stdout []byte) error {
+	if c.Check == nil {
 		return nil
 	}
-	_, err := parseResult(stdout, confVersion(stdin))
-	return err
+	return c.Check(stdout)
 }
 
-// confVersion is the CNI version of a configuration that libcni made.
-func confVersion(conf []byte) string {
-	v, err := (&version.ConfigDecoder{}).Decode(conf)
-	if err != nil {
-		return version.Current()
-	}
-	return v
-}
-
-func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	if name, ok := strings.CutPrefix(path, builtinPath); ok {
-		if !optsOut(stdin) {
-			stdout, err := e.Builtins[name](ctx, stdin, environ)
-			return stdout, cmp.Or(err, checkAnswer(stdout, stdin, environ))
-		}
-		var err error
-		if path, err = findProgram(name, cniPath(environ)); err != nil {
-			return nil, err
-		}
-	}
+func (e *Exec) call(ctx context.Context, path string, c Call) ([]byte, error) {
 	for try := 1; ; try++ {
-		stdout, err := e.run(ctx, path, stdin, environ)
+		stdout, err := e.run(ctx, path, c)
 		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries {
 			return stdout, err
 		}
@@ -146,18 +150,10 @@ func (e *Exec) call(ctx context.Context, path string, stdin []byte, environ []st
 	}
 }
 
-// optsOut reports whether a configuration wants the program of its type, not what Plexus has built in.
-func optsOut(conf []byte) bool {
-	var c struct {
-		Builtin *bool `json:"builtin"`
-	}
-	return json.Unmarshal(conf, &c) == nil && c.Builtin != nil && !*c.Builtin
-}
-
 // cniPath is the last CNI_PATH of an environment: the one that a process would see.
 func cniPath(environ []string) []string {
 	for _, kv := range slices.Backward(environ) {
-		if path, ok := strings.CutPrefix(kv, "CNI_PATH="); ok {
+		if path, ok := strings.CutPrefix(kv, envPath+"="); ok {
 			return filepath.SplitList(path)
 		}
 	}
@@ -166,16 +162,12 @@ func cniPath(environ []string) []string {
 
 // Run runs a plugin for another one, with its configuration and environment: IPAM for a built-in (CNI 1.1.0 §4).
 func (e *Exec) Run(ctx context.Context, plugin string, stdin []byte, environ []string) ([]byte, error) {
-	path, err := findProgram(plugin, cniPath(environ))
-	if err != nil {
-		return nil, err
-	}
-	return e.ExecPlugin(ctx, path, stdin, environ)
+	return e.Call(ctx, Call{Type: plugin, Program: true, Stdin: stdin, Environ: environ})
 }
 
 // run starts the plugin once and waits for it. Of a plugin that failed nobody is left at work: what its IPAM did after that, nobody
 // would undo. A daemon that a plugin starts and means to stay leaves the plugin's process group (setsid) and closes what it was given.
-func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (e *Exec) run(ctx context.Context, path string, c Call) ([]byte, error) {
 	// The plugin and what it starts hold one end of a pipe, and with the last of them it is closed. Who closes descriptors that he does not
 	// know is not waited for, only killed.
 	alive, held, err := os.Pipe()
@@ -184,9 +176,9 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	}
 	defer alive.Close() // nothing is read from it
 	stdout, stderr := &capped{most: MaxOutputBytes}, &tail{}
-	cmd := exec.CommandContext(ctx, path) // running plugins is what a meta-plugin is for; FindInPath chose it
-	cmd.Env = environ
-	cmd.Stdin = bytes.NewReader(stdin)
+	cmd := exec.CommandContext(ctx, path) // running plugins is what a meta-plugin is for; FindProgram chose it
+	cmd.Env = c.Environ
+	cmd.Stdin = bytes.NewReader(c.Stdin)
 	cmd.Stdout = stdout
 	cmd.Stderr = stderr
 	cmd.WaitDelay = e.grace()
@@ -215,7 +207,7 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	case err != nil:
 		err = pluginError(err, stdout.Bytes(), stderr.String())
 	default:
-		err = checkAnswer(stdout.Bytes(), stdin, environ)
+		err = c.check(stdout.Bytes())
 	}
 	if err == nil {
 		return stdout.Bytes(), nil

@@ -28,19 +28,27 @@ func script(t *testing.T, body string) string {
 	return path
 }
 
+// call is an ADD by the program at path.
+func call(path string) Call {
+	return Call{
+		Type: filepath.Base(path), Stdin: []byte(`{"name":"n"}`), Environ: append(os.Environ(), "CNI_COMMAND=ADD", "CNI_PATH="+filepath.Dir(path)),
+		Check: func(stdout []byte) error { _, err := parseResult(stdout, "0.1.0"); return err },
+	}
+}
+
 func execIt(t *testing.T, e *Exec, path string) ([]byte, error) {
 	t.Helper()
 	if e.Timeout == 0 {
 		e.Timeout = time.Minute
 	}
-	return e.ExecPlugin(t.Context(), path, []byte(`{"name":"n"}`), append(os.Environ(), "CNI_COMMAND=ADD"))
+	return e.Call(t.Context(), call(path))
 }
 
 func TestExecHandsOverStdinAndEnvironment(t *testing.T) {
 	t.Parallel()
 	out, err := execIt(t, &Exec{}, script(t, `printf '{"got":%s,"verb":"%s"}' "$(cat)" "$CNI_COMMAND"`))
 	if err != nil || string(out) != `{"got":{"name":"n"},"verb":"ADD"}` {
-		t.Errorf("ExecPlugin = %s, %v", out, err)
+		t.Errorf("Call = %s, %v", out, err)
 	}
 }
 
@@ -62,7 +70,7 @@ func TestExecTellsHowAPluginFailed(t *testing.T) {
 			t.Parallel()
 			_, err := execIt(t, &Exec{}, script(t, tc.body))
 			if err == nil || !strings.Contains(err.Error(), tc.says) || !strings.HasPrefix(err.Error(), "plugin plug: ") {
-				t.Fatalf("ExecPlugin: %.300v, want it to say %q of plugin plug", err, tc.says)
+				t.Fatalf("Call: %.300v, want it to say %q of plugin plug", err, tc.says)
 			}
 			if len(err.Error()) > 2*keepStderrBytes {
 				t.Errorf("the error has %d bytes", len(err.Error()))
@@ -76,7 +84,7 @@ func TestExecKeepsTheCodeOfAPlugin(t *testing.T) {
 	_, err := execIt(t, &Exec{}, script(t, `echo '{"code":11,"msg":"m","details":"d"}'; exit 1`))
 	e, ok := errors.AsType[*types.Error](err)
 	if !ok || e.Code != 11 || e.Msg != "m" || e.Details != "d" {
-		t.Errorf("ExecPlugin: %#v, want the plugin's own CNI error", err)
+		t.Errorf("Call: %#v, want the plugin's own CNI error", err)
 	}
 }
 
@@ -90,7 +98,7 @@ func TestExecStopsAPluginThatHangsWithItsChildren(t *testing.T) {
 	hang := script(t, fmt.Sprintf(`exec 9>%s; sleep 1000 & wait`, fifo))
 	done := make(chan error, 1)
 	go func() {
-		_, err := (&Exec{Timeout: 200 * time.Millisecond}).ExecPlugin(t.Context(), hang, nil, os.Environ())
+		_, err := (&Exec{Timeout: 200 * time.Millisecond}).Program(t.Context(), hang, nil, os.Environ())
 		done <- err
 	}()
 	if _, err := os.ReadFile(fifo); err != nil {
@@ -98,7 +106,7 @@ func TestExecStopsAPluginThatHangsWithItsChildren(t *testing.T) {
 	}
 	err := <-done
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "delegateTimeoutSeconds") {
-		t.Errorf("ExecPlugin: %v, want a time-out that names its key", err)
+		t.Errorf("Call: %v, want a time-out that names its key", err)
 	}
 }
 
@@ -111,14 +119,14 @@ func TestExecKillsAPluginThatDoesNotHeedBeingStopped(t *testing.T) {
 	deaf := script(t, fmt.Sprintf(`trap '' TERM; exec 9>%s; sleep 1000`, fifo))
 	done := make(chan error, 1)
 	go func() {
-		_, err := (&Exec{Timeout: 200 * time.Millisecond}).ExecPlugin(t.Context(), deaf, nil, os.Environ())
+		_, err := (&Exec{Timeout: 200 * time.Millisecond}).Program(t.Context(), deaf, nil, os.Environ())
 		done <- err
 	}()
 	if _, err := os.ReadFile(fifo); err != nil { // EOF when the plugin and its child are dead
 		t.Fatal(err)
 	}
 	if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("ExecPlugin: %v, want a time-out", err)
+		t.Errorf("Call: %v, want a time-out", err)
 	}
 }
 
@@ -139,7 +147,7 @@ func TestExecLeavesNobodyAtWorkOfAPluginThatFailed(t *testing.T) {
 			// The child does not heed SIGTERM. It alone holds the FIFO open for writing, and the plugin goes on when it does.
 			path := script(t, fmt.Sprintf(`(trap '' TERM; exec 9>%[1]s >/dev/null 2>&1; while :; do sleep 1; done) & read -r line <%[1]s.started; %[2]s`, fifo, tc.ends))
 			if _, err := execIt(t, &Exec{Timeout: 5 * time.Second, Grace: time.Second}, path); err == nil || errors.Is(err, errStragglers) {
-				t.Errorf("ExecPlugin: %v, want it to fail for the plugin's own cause", err)
+				t.Errorf("Call: %v, want it to fail for the plugin's own cause", err)
 			}
 			if !isOver() {
 				t.Error("the child is still at work")
@@ -200,7 +208,7 @@ func TestExecLetsTheIPAMOfAKilledPluginFinish(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lease")
 	path := script(t, fmt.Sprintf(`(exec >/dev/null 2>&1; while kill -0 $$; do :; done; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo made >%s) & kill -KILL $$`, file))
 	if _, err := execIt(t, &Exec{Grace: time.Minute}, path); !errors.Is(err, ErrKilled) {
-		t.Errorf("ExecPlugin: %v, want that it was killed", err)
+		t.Errorf("Call: %v, want that it was killed", err)
 	}
 	if text, err := os.ReadFile(file); err != nil || string(text) != "made\n" {
 		t.Errorf("when the plugin has failed, its IPAM has written %q, %v: what it does later is not undone", text, err)
@@ -223,7 +231,7 @@ func TestExecLeavesADaemonThatAPluginStartedAlone(t *testing.T) {
 			daemon := fmt.Sprintf(`echo $$ >%[1]s.pid; exec 9>%[1]s >/dev/null 2>&1; exec sleep 1000`, fifo)
 			path := script(t, fmt.Sprintf("FIFO=%s; DAEMON='%s'; %s", fifo, daemon, tc.body))
 			if _, err := execIt(t, &Exec{Grace: time.Second}, path); (err == nil) != tc.well {
-				t.Errorf("ExecPlugin: %v", err)
+				t.Errorf("Call: %v", err)
 			}
 			if isOver() {
 				t.Error("the daemon was killed")
@@ -241,7 +249,7 @@ func TestExecTellsOfOutputsThatAreKeptOpen(t *testing.T) {
 	t.Parallel()
 	_, err := execIt(t, &Exec{Grace: 100 * time.Millisecond}, script(t, `sleep 1000 & echo '{}'`))
 	if !errors.Is(err, ErrBadOutput) || !strings.Contains(err.Error(), "what it started keeps its stdout or stderr open") {
-		t.Errorf("ExecPlugin: %v", err)
+		t.Errorf("Call: %v", err)
 	}
 }
 
@@ -255,7 +263,7 @@ func TestExecEndsWithItsContext(t *testing.T) {
 	hang := script(t, fmt.Sprintf("echo > %s; sleep 1000", started))
 	done := make(chan error, 1)
 	go func() {
-		_, err := (&Exec{Timeout: time.Minute}).ExecPlugin(ctx, hang, nil, os.Environ())
+		_, err := (&Exec{Timeout: time.Minute}).Program(ctx, hang, nil, os.Environ())
 		done <- err
 	}()
 	if _, err := os.ReadFile(started); err != nil {
@@ -263,7 +271,7 @@ func TestExecEndsWithItsContext(t *testing.T) {
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("ExecPlugin: %v, want it cancelled", err)
+		t.Errorf("Call: %v, want it cancelled", err)
 	}
 }
 
@@ -277,7 +285,7 @@ func TestExecTriesAgainWhileTheBinaryIsReplaced(t *testing.T) {
 	free := time.AfterFunc(3*busyDelay, func() { _ = busy.Close() })
 	defer free.Stop()
 	if out, err := execIt(t, &Exec{}, path); err != nil || strings.TrimSpace(string(out)) != "{}" {
-		t.Errorf("ExecPlugin = %q, %v, want it to run once the file is free", out, err)
+		t.Errorf("Call = %q, %v, want it to run once the file is free", out, err)
 	}
 }
 
@@ -294,19 +302,29 @@ func TestExecHandsOnTheInheritedFile(t *testing.T) {
 	}
 }
 
-func TestFindInPath(t *testing.T) {
+func TestFind(t *testing.T) {
 	t.Parallel()
 	path := script(t, "")
+	dirs := []string{"/nowhere", filepath.Dir(path)}
+	if got, err := FindProgram("plug", dirs); err != nil || got != path {
+		t.Errorf("FindProgram = %q, %v", got, err)
+	}
 	e := &Exec{Builtins: map[string]Builtin{PassthruType: Passthru}}
-	if got, err := e.FindInPath("plug", []string{"/nowhere", filepath.Dir(path)}); err != nil || got != path {
-		t.Errorf("FindInPath = %q, %v", got, err)
-	}
-	if got, err := e.FindInPath(PassthruType, nil); err != nil || got != "builtin:passthru" {
-		t.Errorf("FindInPath of a built-in = %q, %v", got, err)
-	}
-	_, err := e.FindInPath("other", []string{"/nowhere", "/else"})
-	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `no plugin "other" in /nowhere or /else`) {
-		t.Errorf("FindInPath of a missing plugin: %v", err)
+	for name, tc := range map[string]struct {
+		pluginType string
+		program    bool
+		says       string
+	}{
+		"a program":                     {"plug", false, ""},
+		"a built-in":                    {PassthruType, false, ""},
+		"the program of a built-in":     {PassthruType, true, `no plugin "passthru" in ` + strings.Join(dirs, " or ")},
+		"a plugin that is not there":    {"other", false, `no plugin "other" in `},
+		"a folder of the plugin's name": {"..", false, `no plugin ".." in `},
+	} {
+		err := e.Find(tc.pluginType, tc.program, dirs)
+		if tc.says == "" && err != nil || tc.says != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tc.says)) {
+			t.Errorf("%s: Find = %v, want %q", name, err, tc.says)
+		}
 	}
 }
 
@@ -325,32 +343,5 @@ func TestPassthru(t *testing.T) {
 				t.Errorf("Passthru = %s, %v, want %s", out, err, tc.want)
 			}
 		})
-	}
-}
-
-func TestEachPluginIsAdmittedOnceBeforeItRuns(t *testing.T) {
-	t.Parallel()
-	admitted := 0
-	e := &Exec{
-		Admit: func(context.Context) error { admitted++; return nil },
-		Builtins: map[string]Builtin{"b": func(context.Context, []byte, []string) ([]byte, error) {
-			if admitted != 2 {
-				t.Errorf("a builtin runs when %d were admitted, want it to be the second", admitted)
-			}
-			return []byte(`{}`), nil
-		}},
-	}
-	for _, path := range []string{script(t, `echo '{}'`), "builtin:b"} {
-		if out, err := execIt(t, e, path); err != nil {
-			t.Errorf("%s: %s %v", path, out, err)
-		}
-	}
-	if admitted != 2 {
-		t.Errorf("%d were admitted, want 2", admitted)
-	}
-	refused := errors.New("full")
-	e.Admit = func(context.Context) error { return refused }
-	if _, err := execIt(t, e, script(t, `echo '{}'`)); !errors.Is(err, refused) || !strings.Contains(err.Error(), "plug: not started: full") {
-		t.Errorf("without a place: %v", err)
 	}
 }

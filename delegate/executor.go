@@ -9,13 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -23,50 +19,43 @@ import (
 	"github.com/plexus-cni/plexus/nad"
 )
 
-// Kernel is what an Executor changes in a sandbox itself; all else is done by plugins.
+// Kernel is what an Executor asks of a sandbox itself; all else is done by plugins.
 type Kernel interface {
 	// SetDefaultRoutes makes one interface of the sandbox hold the default routes of the families that r names.
 	SetDefaultRoutes(ctx context.Context, netns string, r netdev.DefaultRoutes) error
+	// Links lists the interfaces of a sandbox.
+	Links(netns string) ([]netdev.Link, error)
 }
 
-// Executor runs plans with the CNI plugins of the host.
+// Runner runs CNI plugins.
+type Runner interface {
+	// Find reports why the plugin of a call cannot be run; dirs are searched for its program.
+	Find(pluginType string, program bool, dirs []string) error
+	// Call runs a plugin and returns what it printed. A [types.Error] is the plugin's own.
+	Call(ctx context.Context, c Call) ([]byte, error)
+}
+
+// Executor runs plans with the CNI plugins of the host. It calls the plugins of a list itself, one by one, as libcni would: libcni
+// ends a DEL at the first plugin that fails, and hands its cached result to CHECK and DEL in place of the recorded one.
 type Executor struct {
 	// BinDirs are searched for plugins, in order.
 	BinDirs []string
 	// CacheDir holds libcni's result cache, in its subfolder results. It is scratch: the record is the truth.
 	CacheDir string
-	Plugins  invoke.Exec
-	Kernel   Kernel
-	// Warn is told what an undo gives up; nil for nobody.
+	// Environ is the environment that plugins get beside CNI's parameters.
+	Environ []string
+	Plugins Runner
+	Kernel  Kernel
+	// Acquire waits until the call may run plugins, and is asked before each of them; nil for no limit. What is required, to undo or to
+	// check, it refuses only when ctx is done.
+	Acquire func(ctx context.Context, required bool) error
+	// Warn is told what does not fail a call; nil for nobody.
 	Warn func(string)
 	// Step is called with a name before each step with an effect, and its error ends the ADD there; nil for none. Tests
 	// fail and kill at each of them.
 	Step func(name string) error
-}
-
-// Add attaches the sandbox to all networks of the plan, in order, one at a time (NPWG §7.3). When it fails, what is left in
-// the plan is what was begun: [Executor.Del] undoes it. Nothing has been touched if a plugin is not there.
-func (e *Executor) Add(ctx context.Context, p *Plan) error {
-	for i := range p.Attachments {
-		a := &p.Attachments[i]
-		if err := e.findPlugins(a.List); err != nil {
-			failure := a.failed(err)
-			p.Attachments = nil
-			return failure
-		}
-	}
-	for i := range p.Attachments {
-		if err := e.attach(ctx, p.Sandbox, &p.Attachments[i]); err != nil {
-			p.Attachments[i].AddError = err.Error()
-			err = p.Attachments[i].failed(fmt.Errorf("%w%s", err, missingLink(p.Attachments[i].List)))
-			p.Attachments = p.Attachments[:i+1]
-			return err
-		}
-	}
-	if err := e.step("routes"); err != nil {
-		return err
-	}
-	return e.takeDefaultRoutes(ctx, p)
+	// Progress is called in the course of a Del, after each attachment, while something is left of the plan; nil for nobody.
+	Progress func(*Plan)
 }
 
 // Failure is what became of one attachment.
@@ -84,12 +73,336 @@ func (f *Failure) Error() string { return describe(f.Network, f.IfName) + ": " +
 // Unwrap returns what the plugin, or Plexus, says.
 func (f *Failure) Unwrap() error { return f.cause }
 
-// findPlugins makes sure that all plugins of a list are there.
-func (e *Executor) findPlugins(l *nad.List) error {
-	for _, t := range l.Types() {
-		path, err := e.Plugins.FindInPath(t, e.BinDirs)
-		if err == nil && strings.HasPrefix(path, builtinPath) && listOptsOut(l, t) {
-			_, err = findProgram(t, e.BinDirs)
+// callsIPAM are the plugins of which it is known that they run the program that "ipam" names: of others the type may be a word of
+// their own.
+var callsIPAM = []string{"bridge", "dummy", "host-device", "ipvlan", "macvlan", "ptp", "sriov", "tap", "vlan"} //nolint:gochecknoglobals // a constant
+
+// findPlugins makes sure that the programs of a network are there, its IPAM's included.
+func (e *Executor) findPlugins(plugins []plugin) error {
+	for _, p := range plugins {
+		if err := e.Plugins.Find(p.name, p.program, e.BinDirs); err != nil {
+			return err
+		}
+		if p.ipam == "" || !slices.Contains(callsIPAM, p.name) {
+			continue
+		}
+		if err := e.Plugins.Find(p.ipam, true, e.BinDirs); err != nil {
+			return fmt.Errorf("ipam: %w", err)
+		}
+	}
+	return nil
+}
+
+// Add attaches the sandbox to all networks of the plan, in order, one at a time (NPWG §7.3). When it fails, what is left in
+// the plan is what was begun: [Executor.Del] undoes it. Nothing has been touched if a plugin is not there.
+func (e *Executor) Add(ctx context.Context, p *Plan) error {
+	lists := make([][]plugin, len(p.Attachments))
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		var err error
+		if lists[i], err = pluginsOf(a.List); err == nil {
+			err = e.findPlugins(lists[i])
+		}
+		if err != nil {
+			err = a.failed(err)
+			p.Attachments = nil
+			return err
+		}
+	}
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		if err := e.attach(ctx, p.Sandbox, a, lists[i]); err != nil {
+			a.AddError = err.Error()
+			err = a.failed(fmt.Errorf("%w%s", err, missingLink(lists[i])))
+			p.Attachments = p.Attachments[:i+1]
+			return err
+		}
+	}
+	if err := e.step("routes"); err != nil {
+		return err
+	}
+	if err := e.takeDefaultRoutes(ctx, p); err != nil {
+		return err
+	}
+	return e.writeCache(p)
+}
+
+// missingLink says what a plugin's "Link not found" keeps to itself: which link of the host its configuration names in vain. It is ""
+// when there is nothing to say.
+func missingLink(plugins []plugin) string {
+	for _, p := range plugins {
+		if string(p.conf["linkInContainer"]) == "true" {
+			continue
+		}
+		for _, key := range []string{"master", "device"} {
+			var link string
+			if json.Unmarshal(p.conf[key], &link) != nil || link == "" {
+				continue // a key of that name that means something else
+			}
+			if _, err := net.InterfaceByName(link); err != nil {
+				return fmt.Sprintf("; its %q is %q, which this host does not have: correct it in the network's configuration", key, link)
+			}
+		}
+	}
+	return ""
+}
+
+func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment, plugins []plugin) error {
+	if err := e.step("attach " + a.IfName); err != nil {
+		return err
+	}
+	if err := e.prepareDeviceInfo(a); err != nil {
+		return err
+	}
+	var result json.RawMessage
+	for i := range plugins {
+		if err := e.acquire(ctx, false); err != nil {
+			a.Begun = &i
+			return fmt.Errorf("plugin %s: not started: %w", plugins[i].name, err)
+		}
+		var err error
+		if result, err = e.add(ctx, s, a, &plugins[i], result); err != nil {
+			begun := i + 1
+			a.Begun, a.Refused = &begun, refused(err)
+			return err
+		}
+	}
+	a.State, a.Result = Attached, result
+	return e.step("attached " + a.IfName)
+}
+
+// refused reports whether a plugin said itself why its ADD failed: one that was cut short may have done anything.
+func refused(err error) bool {
+	for _, unknown := range []error{context.DeadlineExceeded, context.Canceled, ErrKilled, ErrBadOutput, errStragglers} {
+		if errors.Is(err, unknown) {
+			return false
+		}
+	}
+	return true
+}
+
+// add calls one plugin, with the result of those before it, and returns the result that it printed.
+func (e *Executor) add(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage) (json.RawMessage, error) {
+	var result json.RawMessage
+	call, err := e.callOf("ADD", s, a, p, previous)
+	if err != nil {
+		return nil, err
+	}
+	call.Check = func(stdout []byte) error {
+		parsed, err := parseResult(stdout, a.List.CNIVersion())
+		if err == nil {
+			result, err = json.Marshal(parsed)
+		}
+		return err
+	}
+	_, err = e.Plugins.Call(ctx, call)
+	return result, err
+}
+
+// callOf is a call of one plugin about an attachment; previous is the result that it is told, nil for none.
+func (e *Executor) callOf(command string, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage) (Call, error) {
+	more := map[string]json.RawMessage{}
+	if len(previous) > 0 {
+		more["prevResult"] = previous
+	}
+	stdin, err := p.config(a.List, a.CapabilityArgs, more)
+	if err != nil {
+		return Call{}, fmt.Errorf("plugin %s: encode its configuration: %w", p.name, err)
+	}
+	return Call{Type: p.name, Program: p.program, Stdin: stdin, Environ: e.environ(command, s, a.IfName, a.Args)}, nil
+}
+
+// Del undoes every attachment of the plan, in reverse order, and goes on after an error: what could not be undone is what is left
+// in the plan, for the next try. It is the one way to undo: for DEL, rollback, GC and repair.
+//
+// What an earlier try failed at comes last, so that a plugin that hangs does not keep the others from their DEL when the runtime
+// cuts each try short.
+func (e *Executor) Del(ctx context.Context, p *Plan) error {
+	return errors.Join(
+		e.detachAll(ctx, p, p.Sandbox, &p.Attachments),
+		e.detachAll(ctx, p, Sandbox{ContainerID: p.Sandbox.ContainerID, IfName: p.Sandbox.IfName}, &p.Leftovers),
+	)
+}
+
+// detachAll undoes one list of a plan's attachments, and leaves in it what could not be undone.
+func (e *Executor) detachAll(ctx context.Context, p *Plan, s Sandbox, list *[]Attachment) error {
+	all := slices.Clone(*list)
+	undone := make([]bool, len(all))
+	var errs []error
+	for _, i := range undoOrder(all) {
+		a := &all[i]
+		err := ctx.Err()
+		if err == nil {
+			err = e.detach(ctx, s, a)
+		}
+		if undone[i] = err == nil; !undone[i] {
+			err = a.failed(err)
+			a.State, a.Error = Failed, err.Error()
+			errs = append(errs, err)
+		}
+		*list = nil
+		for j := range all {
+			if !undone[j] {
+				*list = append(*list, all[j])
+			}
+		}
+		if e.Progress != nil && len(p.Attachments)+len(p.Leftovers) > 0 {
+			e.Progress(p)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// undoOrder are the indices of attachments in the order in which they are undone.
+func undoOrder(attachments []Attachment) []int {
+	var first, last []int
+	for i := len(attachments) - 1; i >= 0; i-- {
+		if attachments[i].Tries > 0 {
+			last = append(last, i)
+		} else {
+			first = append(first, i)
+		}
+	}
+	return append(first, last...)
+}
+
+// detach calls the DEL of each plugin of an attachment, from the last to the first, and goes on after an error.
+func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {
+	if err := e.step("detach " + a.IfName); err != nil {
+		return err
+	}
+	plugins, err := pluginsOf(a.List)
+	if err != nil {
+		return err
+	}
+	previous, err := a.previousResult()
+	if err != nil {
+		return err
+	}
+	begun := len(plugins)
+	if a.Begun != nil {
+		begun = min(begun, *a.Begun)
+	}
+	var errs []error
+	var insist []*plugin
+	for i := len(plugins) - 1; i >= 0; i-- {
+		if slices.Contains(a.Undone, i) {
+			continue
+		}
+		switch err := e.del(ctx, s, a, &plugins[i], previous); {
+		case err != nil && i < begun:
+			errs, insist = append(errs, err), append(insist, &plugins[i])
+			continue
+		case err != nil:
+			e.warn(fmt.Sprintf("%s: a plugin that was not called on ADD refuses the DEL: %v", a, err))
+		}
+		a.Undone = append(a.Undone, i)
+	}
+	if len(errs) == 0 {
+		return errors.Join(e.removeCache(s, a), removeDeviceInfo(a))
+	}
+	a.Tries++
+	if a.Gone = !e.present(s, a); a.Gone {
+		for _, p := range insist {
+			e.releaseAddresses(ctx, s, a, p, previous)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Executor) del(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage) error {
+	call, err := e.callOf("DEL", s, a, p, previous)
+	if err != nil {
+		return err
+	}
+	if err := e.acquire(ctx, true); err != nil {
+		return err
+	}
+	_, err = e.Plugins.Call(ctx, call)
+	return err
+}
+
+// present reports whether an interface of the attachment may still be in its sandbox.
+func (e *Executor) present(s Sandbox, a *Attachment) bool {
+	if s.NetNS == "" {
+		return false
+	}
+	links, err := e.Kernel.Links(s.NetNS)
+	if err != nil {
+		return true // not known
+	}
+	return slices.ContainsFunc(links, func(l netdev.Link) bool { return l.Name == a.IfName })
+}
+
+// releaseAddresses gives back the addresses of an attachment whose interface is gone and whose plugin refuses its DEL all the same, as
+// vlan does when its master is missing: IPAM's DEL needs nothing of that. The plugin would have called it so (CNI 1.1.0 §4).
+func (e *Executor) releaseAddresses(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage) {
+	if p.ipam == "" || !slices.Contains(callsIPAM, p.name) {
+		return
+	}
+	call, err := e.callOf("DEL", s, a, p, previous)
+	if err == nil {
+		call.Type, call.Program = p.ipam, true
+		_, err = e.Plugins.Call(ctx, call)
+	}
+	if err != nil {
+		e.warn(fmt.Sprintf("%s: its addresses could not be released by their IPAM plugin either: %v", a, err))
+	}
+}
+
+// previousResult is the recorded result in the network's version, as CHECK and DEL hand it to plugins; nil for none.
+func (a *Attachment) previousResult() (json.RawMessage, error) {
+	ok, err := version.GreaterThanOrEqualTo(a.List.CNIVersion(), "0.4.0")
+	if err != nil || !ok {
+		return nil, err // DEL got a prevResult only in CNI 0.4.0
+	}
+	result, err := a.ResultAs(a.List.CNIVersion())
+	if err != nil || result == nil {
+		return nil, nil //nolint:nilerr // It was damaged on disk: plugins have to do without, rather than the pod be stuck.
+	}
+	return json.Marshal(result)
+}
+
+// Check asks the plugins of the default network, or of all of them, whether all is as their ADD left it. Networks whose
+// configuration is older than the verb, or wants none, are passed over. A plugin that says it has no CHECK is told, and fails nothing.
+func (e *Executor) Check(ctx context.Context, p *Plan, all bool) error {
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		ok, err := version.GreaterThanOrEqualTo(a.List.CNIVersion(), "0.4.0")
+		if err != nil {
+			return a.failed(err)
+		}
+		if !ok || a.List.DisableCheck() || (!all && !a.Default) {
+			continue
+		}
+		if err := e.check(ctx, p.Sandbox, a); err != nil {
+			return a.failed(err)
+		}
+	}
+	return nil
+}
+
+func (e *Executor) check(ctx context.Context, s Sandbox, a *Attachment) error {
+	plugins, err := pluginsOf(a.List)
+	if err != nil {
+		return err
+	}
+	previous, err := a.previousResult()
+	if err != nil {
+		return err
+	}
+	for i := range plugins {
+		call, err := e.callOf("CHECK", s, a, &plugins[i], previous)
+		if err != nil {
+			return err
+		}
+		if err := e.acquire(ctx, true); err != nil {
+			return err
+		}
+		_, err = e.Plugins.Call(ctx, call)
+		if hasNoCheck(err) {
+			e.warn(fmt.Sprintf("%s: nothing is known of its state, as a plugin has no CHECK (set \"disableCheck\": true in its configuration): %v", a, err))
+			continue
 		}
 		if err != nil {
 			return err
@@ -98,96 +411,78 @@ func (e *Executor) findPlugins(l *nad.List) error {
 	return nil
 }
 
-// listOptsOut reports whether a list wants the program of a type that Plexus has built in.
-func listOptsOut(l *nad.List, pluginType string) bool {
-	list, err := libcni.NetworkConfFromBytes(l.Bytes())
-	return err == nil && slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool {
-		return p.Network.Type == pluginType && optsOut(p.Bytes)
-	})
+// hasNoCheck reports whether a plugin fails a CHECK because it has none. CNI has no code for that; whereabouts, which says "CNI CHECK
+// method is not implemented", is the one that is met most.
+func hasNoCheck(err error) bool {
+	e, ok := errors.AsType[*types.Error](err)
+	return ok && (strings.Contains(e.Msg, "not implemented") || strings.Contains(e.Msg, "not supported"))
 }
 
-// missingLink says what a plugin's "Link not found" keeps to itself: which link of the host its configuration names in vain. It is ""
-// when there is nothing to say.
-func missingLink(l *nad.List) string {
-	var list struct {
-		Plugins []struct {
-			Master          string `json:"master"`
-			Device          string `json:"device"`
-			LinkInContainer bool   `json:"linkInContainer"`
-		} `json:"plugins"`
+// Status asks the plugins of a network whether they could serve an ADD (CNI 1.1.0). For an older configuration, whose plugins
+// know no STATUS, it is enough that they are there.
+func (e *Executor) Status(ctx context.Context, l *nad.List) error {
+	plugins, err := pluginsOf(l)
+	if err == nil {
+		err = e.findPlugins(plugins)
 	}
-	if json.Unmarshal(l.Bytes(), &list) != nil {
-		return "" // keys of these names that mean something else
+	for i := 0; err == nil && i < len(plugins); i++ {
+		err = e.callForNetwork(ctx, "STATUS", l, &plugins[i], nil)
 	}
-	for _, p := range list.Plugins {
-		for _, key := range [][2]string{{"master", p.Master}, {"device", p.Device}} {
-			if key[1] == "" || p.LinkInContainer {
-				continue
-			}
-			if _, err := net.InterfaceByName(key[1]); err != nil {
-				return fmt.Sprintf("; its %q is %q, which this host does not have: correct it in the network's configuration", key[0], key[1])
-			}
-		}
-	}
-	return ""
-}
-
-func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment) error {
-	if err := e.step("attach " + a.IfName); err != nil {
-		return err
-	}
-	list, err := parseList(a)
 	if err != nil {
-		return err
+		return fmt.Errorf("network %s: %w", l.Name(), err)
 	}
-	if err = e.prepareDeviceInfo(a); err != nil {
-		return err
-	}
-	result, err := e.cni().AddNetworkList(ctx, list, a.runtimeConf(s))
-	if err != nil {
-		return trimLibcni(err)
-	}
-	if a.Result, err = json.Marshal(result); err != nil {
-		return fmt.Errorf("encode the result: %w", err)
-	}
-	a.State = Attached
-	return e.step("attached " + a.IfName)
+	return nil
 }
 
-// Del undoes every attachment of the plan, in reverse order, and goes on after an error: what could not be undone is what is left
-// in the plan, for the next try. It is the one way to undo: for DEL, rollback, GC and repair.
-func (e *Executor) Del(ctx context.Context, p *Plan) error {
-	var left []Attachment
+// GCRequest is what the plugins of one network are told at GC: which attachments to it are alive.
+type GCRequest struct {
+	List  *nad.List
+	Valid []types.GCAttachment
+}
+
+// GC hands the attachments that are alive to the plugins of each network (CNI 1.1.0), so that they drop all others. It goes on
+// after an error.
+func (e *Executor) GC(ctx context.Context, requests []GCRequest) error {
 	var errs []error
-	for _, a := range slices.Backward(p.Attachments) {
-		if err := e.detach(ctx, p.Sandbox, &a); err != nil {
-			if a.neverWas(err, p.Began) {
-				e.warn(fmt.Sprintf("%s: given up: its plugins refuse the DEL with the words of the ADD that they refused: %v", &a, err))
-				continue
-			}
-			err = a.failed(err)
-			a.State, a.Error = Failed, err.Error()
-			left = append(left, a)
-			errs = append(errs, err)
+	for _, r := range requests {
+		if r.List.DisableGC() {
+			continue
+		}
+		plugins, err := pluginsOf(r.List)
+		// An empty list is "[]": to a plugin, null may be no list at all.
+		valid, encodeErr := json.Marshal(append([]types.GCAttachment{}, r.Valid...))
+		err = errors.Join(err, encodeErr)
+		for i := range plugins {
+			// libcni wrote the second key before the specification was corrected, and writes both today.
+			err = errors.Join(err, e.callForNetwork(ctx, "GC", r.List, &plugins[i], map[string]json.RawMessage{"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid}))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %w", r.List.Name(), err))
 		}
 	}
-	slices.Reverse(left)
-	p.Attachments = left
 	return errors.Join(errs...)
 }
 
-// giveUpAfter is how long an attachment that never came about is tried to be undone all the same. What made its plugins fail may
-// have been something that passes; a wrong configuration, which is kept on record as it was, does not.
-const giveUpAfter = 5 * time.Minute
-
-// neverWas reports whether an attachment need not be undone: its plugins refused the ADD, and for a while they have refused the DEL
-// with the same words. They fail before they do anything, as on a configuration that they can not read, and always will.
-func (a *Attachment) neverWas(undo error, began time.Time) bool {
-	if errors.Is(undo, context.DeadlineExceeded) || errors.Is(undo, context.Canceled) || errors.Is(undo, ErrKilled) {
-		return false // a plugin that was cut short may have done anything
+// callForNetwork calls a verb of CNI 1.1.0 that is about a network and no sandbox. It does nothing for older networks.
+func (e *Executor) callForNetwork(ctx context.Context, command string, l *nad.List, p *plugin, more map[string]json.RawMessage) error {
+	if ok, err := version.GreaterThanOrEqualTo(l.CNIVersion(), "1.1.0"); err != nil || !ok {
+		return err
 	}
-	return a.AddError != "" && undo.Error() == a.AddError && !began.IsZero() &&
-		time.Since(began).Abs() > giveUpAfter // a clock that was ahead at ADD must not keep the pod until then
+	stdin, err := p.config(l, nil, more)
+	if err == nil {
+		err = e.acquire(ctx, true)
+	}
+	if err == nil {
+		_, err = e.Plugins.Call(ctx, Call{Type: p.name, Program: p.program, Stdin: stdin, Environ: e.environ(command, Sandbox{}, "", nil)})
+	}
+	return err
+}
+
+func (e *Executor) acquire(ctx context.Context, required bool) error {
+	if e.Acquire == nil {
+		return nil
+	}
+	return e.Acquire(ctx, required)
 }
 
 func (e *Executor) warn(text string) {
@@ -196,125 +491,9 @@ func (e *Executor) warn(text string) {
 	}
 }
 
-func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {
-	if err := e.step("detach " + a.IfName); err != nil {
-		return err
-	}
-	list, err := listWithResult(a)
-	if err != nil {
-		return err
-	}
-	if err := e.cni().DelNetworkList(ctx, list, a.runtimeConf(s)); err != nil {
-		return trimLibcni(err)
-	}
-	_ = os.Remove(e.cacheFile(s, a) + cacheTmp) // a killed call may have left it, or not
-	return removeDeviceInfo(a)
-}
-
-// Check asks the plugins of each attachment whether all is as their ADD left it. Attachments whose configuration is older than
-// the verb are passed over.
-func (e *Executor) Check(ctx context.Context, p *Plan) error {
-	for i := range p.Attachments {
-		a := &p.Attachments[i]
-		list, err := listWithResult(a)
-		if err != nil {
-			return a.failed(err)
-		}
-		err = e.cni().CheckNetworkList(ctx, list, a.runtimeConf(p.Sandbox))
-		if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
-			return a.failed(trimLibcni(err))
-		}
-	}
-	return nil
-}
-
-// Status asks the plugins of a network whether they could serve an ADD (CNI 1.1.0). For an older configuration, whose plugins
-// know no STATUS, it is enough that they are there.
-func (e *Executor) Status(ctx context.Context, l *nad.List) error {
-	if err := e.findPlugins(l); err != nil {
-		return fmt.Errorf("network %s: %w", l.Name(), err)
-	}
-	list, err := libcni.NetworkConfFromBytes(l.Bytes())
-	if err != nil {
-		return fmt.Errorf("network %s: %w", l.Name(), err)
-	}
-	if err := e.cni().GetStatusNetworkList(ctx, list); err != nil {
-		return fmt.Errorf("network %s: %w", l.Name(), err)
-	}
-	return nil
-}
-
-// GC hands the attachments that are alive to the plugins of each network (CNI 1.1.0), so that they drop all others. It goes on
-// after an error.
-func (e *Executor) GC(ctx context.Context, lists []*nad.List, valid []types.GCAttachment) error {
-	var errs []error
-	for _, l := range lists {
-		list, err := libcni.NetworkConfFromBytes(l.Bytes())
-		if err == nil {
-			err = e.cni().GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid})
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("network %s: %w", l.Name(), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (e *Executor) cni() *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(e.BinDirs, e.CacheDir, e.Plugins)
-}
-
 func (e *Executor) step(name string) error {
 	if e.Step == nil {
 		return nil
 	}
 	return e.Step(name)
-}
-
-// runtimeConf is what libcni needs of the sandbox and the attachment. It is the same on every verb.
-func (a *Attachment) runtimeConf(s Sandbox) *libcni.RuntimeConf {
-	args := make(map[string]any, len(a.CapabilityArgs))
-	for k, v := range a.CapabilityArgs {
-		args[k] = v
-	}
-	return &libcni.RuntimeConf{ContainerID: s.ContainerID, NetNS: s.NetNS, IfName: a.IfName, Args: a.Args, CapabilityArgs: args}
-}
-
-func parseList(a *Attachment) (*libcni.NetworkConfigList, error) {
-	list, err := libcni.NetworkConfFromBytes(a.List.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", nad.ErrInvalid, err)
-	}
-	return list, nil
-}
-
-// listWithResult is the list with the recorded result as each plugin's prevResult. libcni puts its cached one in its place if
-// there is one; the two differ only when a crash lost either.
-func listWithResult(a *Attachment) (*libcni.NetworkConfigList, error) {
-	list, err := parseList(a)
-	if err != nil || len(a.Result) == 0 {
-		return list, err
-	}
-	ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0")
-	if err != nil || !ok {
-		return list, err // DEL got a prevResult only in CNI 0.4.0
-	}
-	result, err := a.ResultAs(list.CNIVersion)
-	if err != nil {
-		return list, nil // it was damaged on disk: plugins have to do without, rather than the pod be stuck
-	}
-	for i, plugin := range list.Plugins {
-		if list.Plugins[i], err = libcni.InjectConf(plugin, map[string]any{"prevResult": result}); err != nil {
-			return nil, fmt.Errorf("plugin %s: previous result: %w", plugin.Network.Type, err)
-		}
-	}
-	return list, nil
-}
-
-// trimLibcni takes off the layer in which libcni repeats what our own error says: which plugin it was.
-func trimLibcni(err error) error {
-	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "plugin type=") {
-		return inner
-	}
-	return err
 }

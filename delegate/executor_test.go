@@ -14,63 +14,67 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/netdev"
-	"github.com/plexus-cni/plexus/nad"
 )
 
 // host is a scripted set of plugins: all are there and succeed, but for what a test says. It notes every call.
 type host struct {
-	version.PluginDecoder
 	calls   []string
 	missing string            // a plugin that is not installed
 	fail    map[string]bool   // "VERB type"
+	errs    map[string]error  // "VERB type"
 	results map[string]string // by type
 	stdin   map[string]string // what each "VERB type" was given
 }
 
-func (h *host) FindInPath(plugin string, _ []string) (string, error) {
+func (h *host) Find(plugin string, _ bool, _ []string) error {
 	if plugin == h.missing {
-		return "", fmt.Errorf("%w: no plugin %q", ErrInvalid, plugin)
+		return fmt.Errorf("%w: no plugin %q", ErrInvalid, plugin)
 	}
-	return plugin, nil
+	return nil
 }
 
-func (h *host) ExecPlugin(_ context.Context, plugin string, stdin []byte, environ []string) ([]byte, error) {
+func (h *host) Call(_ context.Context, c Call) ([]byte, error) {
 	env := func(key string) string {
-		for _, kv := range slices.Backward(environ) {
+		for _, kv := range slices.Backward(c.Environ) {
 			if v, ok := strings.CutPrefix(kv, key+"="); ok {
 				return v
 			}
 		}
 		return ""
 	}
-	call := env("CNI_COMMAND") + " " + plugin
+	call := env("CNI_COMMAND") + " " + c.Type
 	h.calls = append(h.calls, call+" "+env("CNI_IFNAME"))
 	if h.stdin == nil {
 		h.stdin = map[string]string{}
 	}
-	h.stdin[call] = string(stdin)
+	h.stdin[call] = string(c.Stdin)
+	if err, ok := h.errs[call]; ok {
+		return nil, err
+	}
 	if h.fail[call] {
 		return nil, types.NewError(100, "scripted", "")
 	}
-	if r, ok := h.results[plugin]; ok {
-		return []byte(r), nil
+	out := []byte(`{"cniVersion":"1.0.0"}`)
+	if r, ok := h.results[c.Type]; ok {
+		out = []byte(r)
 	}
-	return []byte(`{"cniVersion":"1.0.0"}`), nil
+	return out, c.check(out)
 }
 
 // kernel notes what it is asked for.
 type kernel struct {
 	asked []netdev.DefaultRoutes
 	err   error
+	links []netdev.Link // in each sandbox
 }
+
+func (k *kernel) Links(string) ([]netdev.Link, error) { return k.links, nil }
 
 func (k *kernel) SetDefaultRoutes(_ context.Context, _ string, r netdev.DefaultRoutes) error {
 	k.asked = append(k.asked, r)
@@ -262,7 +266,7 @@ func TestDefaultRouteOverride(t *testing.T) {
 				t.Errorf("G5 routes in the network's result (-want +got):\n%s", diff)
 			}
 			// libcni hands its cached result to CHECK and DEL: it has to say the same.
-			if err := e.Check(t.Context(), p); err != nil {
+			if err := e.Check(t.Context(), p, true); err != nil {
 				t.Fatal(err)
 			}
 			var conf struct{ PrevResult json.RawMessage }
@@ -291,7 +295,7 @@ func TestV2CheckTellsWhichNetworkFailed(t *testing.T) {
 	t.Parallel()
 	h := &host{fail: map[string]bool{"CHECK wan": true}}
 	e, _ := executor(t, h)
-	err := e.Check(t.Context(), plan(t, lanAndWAN(t)...))
+	err := e.Check(t.Context(), plan(t, lanAndWAN(t)...), true)
 	if err == nil || !strings.Contains(err.Error(), "network d/wan (interface net2)") {
 		t.Errorf("Check: %v, want the network that failed", err)
 	}
@@ -306,7 +310,7 @@ func TestCheckPassesOverNetworksOlderThanTheVerb(t *testing.T) {
 	h := &host{}
 	e, _ := executor(t, h)
 	p := plan(t, Network{Name: "d/old", List: list(t, `{"cniVersion":"0.3.1","name":"old","type":"old"}`)})
-	if err := e.Check(t.Context(), p); err != nil {
+	if err := e.Check(t.Context(), p, true); err != nil {
 		t.Fatal(err)
 	}
 	if slices.ContainsFunc(h.calls, func(c string) bool { return strings.Contains(c, "old") }) {
@@ -327,7 +331,11 @@ func TestGCTellsEachNetworkWhatIsAliveAndGoesOn(t *testing.T) {
 		p.Attachments = append(p.Attachments, Attachment{List: list(t, l)})
 	}
 	alive := []types.GCAttachment{{ContainerID: "c1", IfName: "eth0"}, {ContainerID: "c1", IfName: "net1"}}
-	err := e.GC(t.Context(), []*nad.List{p.Attachments[0].List, p.Attachments[1].List, p.Attachments[2].List}, alive)
+	var requests []GCRequest
+	for _, a := range p.Attachments {
+		requests = append(requests, GCRequest{List: a.List, Valid: alive})
+	}
+	err := e.GC(t.Context(), requests)
 	if err == nil || !strings.Contains(err.Error(), "network lan") {
 		t.Errorf("GC: %v, want the network that failed", err)
 	}
@@ -336,34 +344,5 @@ func TestGCTellsEachNetworkWhatIsAliveAndGoesOn(t *testing.T) {
 	}
 	if got := h.stdin["GC wan"]; !strings.Contains(got, `"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"},{"containerID":"c1","ifname":"net1"}]`) {
 		t.Errorf("GC of wan was given %s", got)
-	}
-}
-
-func TestAnAttachmentIsGivenUpOnlyWhenItsPluginsNeverDidAnything(t *testing.T) {
-	t.Parallel()
-	refused := errors.New("plugin bridge: unknown key")
-	longAgo := time.Now().Add(-time.Hour)
-	tests := map[string]struct {
-		a     Attachment
-		undo  error
-		began time.Time
-		want  bool
-	}{
-		"refused on ADD and, for long, on DEL":         {Attachment{AddError: refused.Error()}, refused, longAgo, true},
-		"the clock was ahead at ADD":                   {Attachment{AddError: refused.Error()}, refused, time.Now().AddDate(1, 0, 0), true},
-		"the cause may pass":                           {Attachment{AddError: refused.Error()}, refused, time.Now(), false},
-		"DEL fails otherwise than ADD":                 {Attachment{AddError: refused.Error()}, errors.New("plugin bridge: busy"), longAgo, false},
-		"it was attached":                              {Attachment{State: Attached}, refused, longAgo, false},
-		"it hung: what it had done is not known":       {Attachment{AddError: context.DeadlineExceeded.Error()}, context.DeadlineExceeded, longAgo, false},
-		"it was killed: what it had done is not known": {Attachment{AddError: ErrKilled.Error()}, ErrKilled, longAgo, false},
-		"a record that does not say when it began":     {Attachment{AddError: refused.Error()}, refused, time.Time{}, false},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := tc.a.neverWas(tc.undo, tc.began); got != tc.want {
-				t.Errorf("neverWas = %v, want %v", got, tc.want)
-			}
-		})
 	}
 }

@@ -84,10 +84,17 @@ type Attachment struct {
 	DefaultRoute []netip.Addr    `json:"defaultRoute,omitzero"`
 	State        State           `json:"state"`
 	Result       json.RawMessage `json:"result,omitempty"`
-	// AddError is what its plugins said when they refused the ADD.
+	// AddError is why its ADD failed; Refused is set when the plugin said so itself, rather than that it was cut short.
 	AddError string `json:"addError,omitempty"`
-	// Error is why the last attempt to undo failed.
+	Refused  bool   `json:"refused,omitempty"`
+	// Begun is how many of its plugins a failed ADD had called; nil when that is not known, or all. The others have nothing to undo.
+	Begun *int `json:"begun,omitempty"`
+	// Undone are the indices of plugins whose DEL has succeeded while that of another one has not.
+	Undone []int `json:"undone,omitempty"`
+	// Tries is how often an undo failed, Error why it did last. Gone is set when its interface was not in the sandbox then.
+	Tries int    `json:"tries,omitempty"`
 	Error string `json:"error,omitempty"`
+	Gone  bool   `json:"gone,omitempty"`
 }
 
 // Plan is all that is done for one sandbox by one ADD.
@@ -95,15 +102,22 @@ type Plan struct {
 	Version int `json:"version"`
 	// Config is the name of the Plexus configuration that the runtime used: two runtimes may share one folder of records.
 	Config string `json:"config"`
+	// Runtime is the program that called Plexus. Two runtimes may use one configuration, too: the GC of one knows nothing of the other's.
+	Runtime string `json:"runtime,omitempty"`
 	// BootID is the kernel's boot id at ADD. Sandboxes of an earlier boot are gone, their addresses are still leased.
 	BootID  string  `json:"bootID,omitempty"`
 	Sandbox Sandbox `json:"sandbox"`
 	Pod     pod.Ref `json:"pod,omitzero"`
 	// Began is when the ADD was planned.
 	Began time.Time `json:"began,omitzero"`
-	// Complete is set when the whole ADD succeeded.
+	// Complete is set when the whole ADD succeeded, until an undo begins.
 	Complete    bool         `json:"complete,omitempty"`
 	Attachments []Attachment `json:"attachments"`
+	// Leftovers are attachments of an earlier sandbox of this name, whose namespace is gone, that could not be undone.
+	Leftovers []Attachment `json:"leftovers,omitempty"`
+	// UndoSince is when the undo of a complete sandbox began, Tried when one was last tried that failed.
+	UndoSince time.Time `json:"undoSince,omitzero"`
+	Tried     time.Time `json:"tried,omitzero"`
 }
 
 // Validate checks a plan that was read from disk, before anything acts on it.
@@ -117,8 +131,8 @@ func (p *Plan) Validate() error {
 	if p.Sandbox.ContainerID == "" || p.Sandbox.IfName == "" {
 		return errors.New("no container ID or interface name")
 	}
-	for i := range p.Attachments {
-		if a := &p.Attachments[i]; a.List == nil || a.IfName == "" {
+	for i, a := range slices.Concat(p.Attachments, p.Leftovers) {
+		if a.List == nil || a.IfName == "" {
 			return fmt.Errorf("attachment %d has no configuration list or no interface name", i)
 		}
 	}
@@ -142,6 +156,7 @@ type Network struct {
 // Request is what a plan is made from.
 type Request struct {
 	Config  string
+	Runtime string
 	BootID  string
 	Now     time.Time
 	Sandbox Sandbox
@@ -164,7 +179,7 @@ func NewPlan(r Request) (*Plan, error) {
 	if len(r.Networks) > MaxAttachments {
 		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are possible", ErrInvalid, len(r.Networks), MaxAttachments)
 	}
-	p := &Plan{Version: PlanVersion, Config: r.Config, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, Pod: r.Args.Pod}
+	p := &Plan{Version: PlanVersion, Config: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, Pod: r.Args.Pod}
 	names := newNamer(r.Sandbox.IfName)
 	routes := map[string]string{} // family -> network that takes its default route
 	for i, n := range r.Networks {
@@ -178,7 +193,7 @@ func NewPlan(r Request) (*Plan, error) {
 		if err := r.addDeviceInfo(a, n); err != nil {
 			return nil, fmt.Errorf("network %s: device info file: %w", n.Name, err)
 		}
-		if name := a.List.Name() + "-" + r.Sandbox.ContainerID + "-" + a.IfName + cacheTmp; len(name) > maxFileName {
+		if name := a.List.Name() + "-" + r.Sandbox.ContainerID + "-" + a.IfName; len(name) > maxFileName {
 			return nil, fmt.Errorf("%w: network %s: its result can not be kept: container ID %.20s… and network name %q make a file name of %d bytes, at most %d are possible: shorten the network's name",
 				ErrInvalid, n.Name, r.Sandbox.ContainerID, a.List.Name(), len(name), maxFileName)
 		}

@@ -6,13 +6,9 @@ package delegate
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -40,7 +36,7 @@ func (e *Executor) takeDefaultRoutes(ctx context.Context, p *Plan) error {
 			return a.failed(fmt.Errorf("default-route: %w", err))
 		}
 		for j := range p.Attachments {
-			if err := e.rewriteRoutes(p.Sandbox, &p.Attachments[j], routes); err != nil {
+			if err := p.Attachments[j].rewriteRoutes(routes); err != nil {
 				return err
 			}
 		}
@@ -56,7 +52,7 @@ func family(a netip.Addr) netdev.Family {
 }
 
 // rewriteRoutes makes the result of one attachment say what the kernel has after r.
-func (e *Executor) rewriteRoutes(s Sandbox, a *Attachment, r netdev.DefaultRoutes) error {
+func (a *Attachment) rewriteRoutes(r netdev.DefaultRoutes) error {
 	was, err := a.ResultAs(a.List.CNIVersion())
 	if err != nil || was == nil {
 		return err
@@ -86,7 +82,7 @@ func (e *Executor) rewriteRoutes(s Sandbox, a *Attachment, r netdev.DefaultRoute
 	if a.Result, err = json.Marshal(now); err != nil {
 		return fmt.Errorf("%s: result: %w", a, err)
 	}
-	return e.rewriteCache(s, a)
+	return nil
 }
 
 func defaultRouteFamily(r *types.Route) (netdev.Family, bool) {
@@ -102,40 +98,4 @@ func defaultRouteFamily(r *types.Route) (netdev.Family, bool) {
 func defaultDst(gw netip.Addr) net.IPNet {
 	bits := gw.BitLen()
 	return net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
-}
-
-// cacheTmp ends the name of a cache entry that is being rewritten.
-const cacheTmp = ".tmp"
-
-// cacheFile is libcni's cache entry of an attachment.
-func (e *Executor) cacheFile(s Sandbox, a *Attachment) string {
-	return filepath.Join(e.CacheDir, "results", fmt.Sprintf("%s-%s-%s", a.List.Name(), s.ContainerID, a.IfName))
-}
-
-// rewriteCache puts an attachment's result into libcni's cache, which libcni itself only writes at ADD.
-func (e *Executor) rewriteCache(s Sandbox, a *Attachment) error {
-	file := e.cacheFile(s, a)
-	data, err := os.ReadFile(file) // its parts are validated names
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the record has it
-	}
-	if err != nil {
-		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
-	}
-	cached, err := object(data)
-	if err != nil {
-		return fmt.Errorf("%s: libcni's result cache: %s: %w", a, file, err)
-	}
-	cached["result"] = a.Result
-	if data, err = json.Marshal(cached); err != nil {
-		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
-	}
-	tmp := file + cacheTmp
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return fmt.Errorf("%s: libcni's result cache: %w", a, err)
-	}
-	return nil
 }

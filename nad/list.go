@@ -53,6 +53,9 @@ type List struct {
 	cniVersion   string
 	types        []string
 	capabilities map[string]bool
+	plugins      []json.RawMessage
+	disableCheck bool
+	disableGC    bool
 	bytes        json.RawMessage
 }
 
@@ -138,17 +141,18 @@ func newList(top map[string]json.RawMessage, rawPlugins []json.RawMessage, d Def
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range []string{"disableCheck", "disableGC", "loadOnlyInlinedPlugins"} {
-		if _, err = boolField(top, key); err != nil {
-			return nil, err
-		}
-	}
 	if len(rawPlugins) == 0 {
 		return nil, invalidf(`"plugins" is empty: list at least one CNI plugin`)
 	}
 
-	list := &List{name: name, cniVersion: cniVersion, capabilities: map[string]bool{}}
 	plugins := make([]json.RawMessage, len(rawPlugins))
+	list := &List{name: name, cniVersion: cniVersion, capabilities: map[string]bool{}, plugins: plugins}
+	var loadOnlyInlined bool // checked, and used by whoever reads the folder
+	for key, value := range map[string]*bool{"disableCheck": &list.disableCheck, "disableGC": &list.disableGC, "loadOnlyInlinedPlugins": &loadOnlyInlined} {
+		if *value, err = boolField(top, key); err != nil {
+			return nil, err
+		}
+	}
 	for i, raw := range rawPlugins {
 		var conf *types.PluginConf
 		if plugins[i], conf, err = parsePlugin(raw); err != nil {
@@ -192,6 +196,15 @@ func (l *List) Types() []string { return slices.Clone(l.types) }
 
 // Capabilities are those that at least one plugin declares as true.
 func (l *List) Capabilities() map[string]bool { return maps.Clone(l.capabilities) }
+
+// Plugins are the configurations of the plugins, JSON objects, in order.
+func (l *List) Plugins() []json.RawMessage { return slices.Clone(l.plugins) }
+
+// DisableCheck reports whether the network wants no CHECK, DisableGC whether it wants no GC (CNI 1.1.0 §1).
+func (l *List) DisableCheck() bool { return l.disableCheck }
+
+// DisableGC is explained at [List.DisableCheck].
+func (l *List) DisableGC() bool { return l.disableGC }
 
 // Bytes is the list as JSON, which libcni can load.
 func (l *List) Bytes() json.RawMessage { return bytes.Clone(l.bytes) }

@@ -60,7 +60,11 @@ func run(ctx context.Context) *types.Error {
 	if filepath.Base(os.Args[0]) == sriov.Type {
 		return runSRIOV(ctx, vfs)
 	}
+	if os.Getenv(delegate.Marker) != "" {
+		return types.NewError(types.ErrInvalidNetworkConfig, "a delegate of Plexus, or what it runs, called Plexus: name a network plugin as its type", "")
+	}
 	p := &plugin.Plugin{
+		Environ:       os.Environ(),
 		Source:        openSource,
 		Kernel:        netdev.NewLinux(),
 		Log:           openLog,
@@ -76,7 +80,12 @@ func run(ctx context.Context) *types.Error {
 			}
 			return result.Print()
 		},
-		Del:    verb(ctx, p.Del),
+		Del: verb(ctx, func(ctx context.Context, a *skel.CmdArgs) error {
+			err := p.Del(ctx, a)
+			// skel fails a DEL with the host's own namespace, after it: for ever. Plexus has taken it for none.
+			a.NetnsOverride = "true"
+			return err
+		}),
 		Check:  verb(ctx, p.Check),
 		GC:     verb(ctx, p.GC),
 		Status: verb(ctx, p.Status),

@@ -48,6 +48,9 @@ const (
 // ErrInvalid marks a configuration that can not be used; its text names the key and the mend.
 var ErrInvalid = errors.New("invalid Plexus configuration")
 
+// errNoNetwork marks a configuration that has no default network.
+var errNoNetwork = errors.New(`at least one delegate/clusterNetwork must be specified: name the cluster's default network in "clusterNetwork" or write its configuration into "delegates"`)
+
 // Config is the parsed configuration, defaults filled in.
 type Config struct {
 	CNIVersion string
@@ -88,6 +91,8 @@ type Config struct {
 	// (key unsupportedRequests: "fail" or "ignore").
 	IgnoreUnsupportedRequests bool
 	DelegateTimeout           time.Duration
+	// CheckAll has a CHECK ask all networks of a sandbox, not only the default one (key checkNetworks: "default" or "all").
+	CheckAll bool
 	// MaxParallelDelegates bounds the delegate plugins that run at a time, of all calls that share CNIDir; 0 is no limit.
 	MaxParallelDelegates int
 
@@ -152,6 +157,9 @@ type document struct {
 	// What becomes of a request (mac, ips, bandwidth, ...) that no plugin of the network declares as capability: "fail", or "ignore" to
 	// drop it. Default: fail.
 	UnsupportedRequests string `json:"unsupportedRequests"`
+	// Which networks a CHECK asks: "default", the default network alone, or "all". CRI-O calls CHECK while a pod starts, and many an IPAM
+	// plugin has none. Default: default.
+	CheckNetworks string `json:"checkNetworks"`
 	// How long one call of one plugin may take before it is killed, with its children; 1 to [maxDelegateTimeout]. Default:
 	// [DefaultDelegateTimeout].
 	DelegateTimeoutSeconds *int `json:"delegateTimeoutSeconds"`
@@ -245,6 +253,13 @@ func (c *Config) setChoices(d document) error {
 	default:
 		return invalid("unsupportedRequests", d.UnsupportedRequests, `use "fail" or "ignore"`)
 	}
+	switch d.CheckNetworks {
+	case "", "default":
+	case "all":
+		c.CheckAll = true
+	default:
+		return invalid("checkNetworks", d.CheckNetworks, `use "default" or "all"`)
+	}
 	if s := d.DelegateTimeoutSeconds; s != nil {
 		most := int(maxDelegateTimeout.Seconds())
 		if *s < 1 || *s > most {
@@ -280,7 +295,7 @@ func parseLevel(s string) (slog.Level, error) {
 
 func (c *Config) validate() error {
 	if c.ClusterNetwork == "" && len(c.Delegates) == 0 {
-		return fmt.Errorf("%w: at least one delegate/clusterNetwork must be specified: name the cluster's default network in \"clusterNetwork\" or write its configuration into \"delegates\"", ErrInvalid)
+		return fmt.Errorf("%w: %w", ErrInvalid, errNoNetwork)
 	}
 	for i, raw := range c.Delegates {
 		if err := checkDelegate(raw); err != nil {

@@ -177,7 +177,7 @@ func (o *options) absolute() error {
 }
 
 func (o *options) runtime() *runtime {
-	return newRuntime(o.stateDir, netdev.NewLinux(), &delegate.Exec{Timeout: callTimeout, Grace: callGrace})
+	return newRuntime(o.stateDir, netdev.NewLinux(), &hostPlugins{Exec: &delegate.Exec{Timeout: callTimeout, Grace: callGrace}})
 }
 
 func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environment, args []string) error {

@@ -183,7 +183,7 @@ func TestExamplesAttach(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, example, tc.nics...)
 			kernel := netdev.NewLinux()
-			r := newRuntime(n.state(), kernel, &delegate.Exec{Timeout: time.Minute})
+			r := newRuntime(n.state(), kernel, &hostPlugins{Exec: &delegate.Exec{Timeout: time.Minute}})
 			r.netnsDir = filepath.Join(n.dir, "netns")
 			before := n.left(t)
 

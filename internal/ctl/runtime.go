@@ -20,7 +20,9 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/record"
@@ -83,6 +85,24 @@ type runtime struct {
 func newRuntime(stateDir string, k kernel, plugins invoke.Exec) *runtime {
 	dir := filepath.Join(stateDir, "plexusctl")
 	return &runtime{sandboxes: record.Open[sandbox](dir), cacheDir: filepath.Join(dir, "cache"), netnsDir: netnsDir, kernel: k, plugins: plugins}
+}
+
+// hostPlugins lets libcni run the host's plugins as Plexus runs its own: bounded, and killed with their children.
+type hostPlugins struct {
+	version.PluginDecoder
+	*delegate.Exec
+}
+
+var _ invoke.Exec = (*hostPlugins)(nil)
+
+// FindInPath implements [invoke.Exec].
+func (*hostPlugins) FindInPath(plugin string, paths []string) (string, error) {
+	return delegate.FindProgram(plugin, paths)
+}
+
+// ExecPlugin implements [invoke.Exec].
+func (p *hostPlugins) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return p.Program(ctx, path, stdin, environ)
 }
 
 // key is the name of a pod's record; the name of a namespace has no "_".

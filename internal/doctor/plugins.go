@@ -88,7 +88,7 @@ func (d *Doctor) checkPlugins(ctx context.Context, n *node) ([]Finding, error) {
 func (d *Doctor) checkPlugin(ctx context.Context, binDirs []string, x need) []Finding {
 	object := "plugin " + x.pluginType
 	exec := &delegate.Exec{Timeout: defaultTimeout}
-	path, err := exec.FindInPath(x.pluginType, binDirs)
+	path, err := delegate.FindProgram(x.pluginType, binDirs)
 	if err != nil {
 		file := filepath.Join(binDirs[0], x.pluginType)
 		if info, statErr := os.Stat(file); statErr == nil && info.Mode().IsRegular() {
@@ -97,7 +97,7 @@ func (d *Doctor) checkPlugin(ctx context.Context, binDirs []string, x need) []Fi
 		return []Finding{newFinding(PluginMissing, object, fmt.Sprintf("it is not in %s, and needed by %s", strings.Join(binDirs, " or "), list(x.users)), "install it there, or correct \"type\" in the network's configuration")}
 	}
 	start := time.Now()
-	out, err := exec.ExecPlugin(ctx, path, []byte(`{"cniVersion":"1.0.0"}`), []string{"CNI_COMMAND=VERSION", "PATH=" + searchPath})
+	out, err := exec.Program(ctx, path, []byte(`{"cniVersion":"1.0.0"}`), []string{"CNI_COMMAND=VERSION", "PATH=" + searchPath})
 	took := time.Since(start)
 	var answer struct {
 		Supported []string `json:"supportedVersions"`

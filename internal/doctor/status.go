@@ -30,7 +30,7 @@ func (d *Doctor) checkStatus(ctx context.Context, n *node) ([]Finding, error) {
 	}
 	found := checkSource(ctx, n.conf.cfg)
 	executor := &delegate.Executor{
-		BinDirs: d.binDirs(n.conf.cfg), CacheDir: n.conf.cfg.CNIDir, Plugins: d.exec(n.conf.cfg),
+		BinDirs: d.binDirs(n.conf.cfg), CacheDir: n.conf.cfg.CNIDir, Plugins: d.exec(n.conf.cfg), Environ: []string{"PATH=" + searchPath},
 	}
 	repeated := len(found) > 0
 	found = append(found, each(ctx, d.concerned(n), func(w network) []Finding {
@@ -70,12 +70,12 @@ func (d *Doctor) exec(cfg *config.Config) *delegate.Exec {
 // call runs Plexus, the program that the container runtime runs.
 func (d *Doctor) call(ctx context.Context, cfg *config.Config, verb string, conf []byte, environ ...string) error {
 	e := &delegate.Exec{Timeout: cfg.DelegateTimeout}
-	path, err := e.FindInPath(config.PluginType, d.binDirs(cfg))
+	path, err := delegate.FindProgram(config.PluginType, d.binDirs(cfg))
 	if err != nil {
 		return err
 	}
 	environ = append(environ, "CNI_COMMAND="+verb, "CNI_PATH="+strings.Join(d.binDirs(cfg), string(filepath.ListSeparator)), "PATH="+searchPath)
-	_, err = e.ExecPlugin(ctx, path, conf, environ)
+	_, err = e.Program(ctx, path, conf, environ)
 	return err
 }
 

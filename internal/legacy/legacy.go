@@ -1,11 +1,12 @@
 // Copyright The Plexus Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package legacy reads the state that Plexus did not write itself: that of the meta-plugin which ran on the node before, and
-// libcni's result cache. Sandboxes made by either are taken off their networks without a trace.
+// Package legacy reads what is known of sandboxes beside the records of Plexus: the state of Multus, which ran on the node before, and
+// libcni's result cache. Sandboxes that only these know of are taken off their networks without a trace.
 package legacy
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,8 @@ import (
 
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/bounded"
+	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -29,7 +32,7 @@ const maxFileBytes = 8 << 20
 // containerID is what CNI allows as one; other names in the state folder are not state.
 var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
-// attachment is one delegate of the other meta-plugin's state file, <dir>/<containerID>, a JSON array of them. The
+// attachment is one delegate of Multus' state file, <dir>/<containerID>, a JSON array of them. The
 // first is the default network.
 type attachment struct {
 	Name          string `json:"Name"`
@@ -49,28 +52,38 @@ type attachment struct {
 	ConfList json.RawMessage `json:"ConfList"`
 }
 
-// Load makes a plan of the other meta-plugin's state of a sandbox; nil when there is none. A state file that can not be read is
-// made up for from libcni's cache in the same folder.
+// Load makes a plan of Multus' state of a sandbox; nil when there is none. What cannot be read of it is made up for from libcni's cache
+// in the same folder; where that knows nothing, the error matches [record.ErrCorrupt], and [Quarantine] takes the file out of the way.
+//
+// Multus keeps one file for a container, which stands for the sandbox whose interface the cache names, if it names one.
 func Load(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
-	data, err := bounded.ReadFile(filepath.Join(dir, s.ContainerID), maxFileBytes)
+	path := filepath.Join(dir, s.ContainerID)
+	data, err := bounded.ReadFile(path, maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // no state is an answer, not a failure
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the former meta-plugin's state: %w", err)
+		return nil, fmt.Errorf("read Multus' state: %w", err)
 	}
 	plan, err := parse(data, s)
 	if err != nil {
-		if cached, _, cacheErr := FromCache(dir, s); cacheErr != nil || cached != nil {
+		cached, _, cacheErr := FromCache(dir, s, nil)
+		switch {
+		case cacheErr != nil || cached != nil:
 			return cached, cacheErr
+		case len(bytes.TrimSpace(data)) == 0:
+			return newPlan(s), nil // Multus writes the file before it calls a plugin, and had no room for it
 		}
-		return nil, fmt.Errorf("the former meta-plugin's state %s can not be read and libcni's cache knows nothing of the container: %w: remove the file once the container's addresses and interfaces are known to be free", filepath.Join(dir, s.ContainerID), err)
+		return nil, fmt.Errorf("%w: Multus' state %s cannot be read, and libcni's cache knows nothing of the container: %w", record.ErrCorrupt, path, err)
+	}
+	if other, err := isOfOther(dir, plan); err != nil || other {
+		return nil, err
 	}
 	for i := range plan.Attachments {
 		a := &plan.Attachments[i]
-		cached, err := readCache(filepath.Join(dir, "results", a.List.Name()+"-"+s.ContainerID+"-"+a.IfName))
+		cached, err := readCache(filepath.Join(dir, results, a.List.Name()+"-"+s.ContainerID+"-"+a.IfName))
 		if err == nil {
-			cached.fill(a)
+			fill(a, cached)
 			// Who has been told of none, as GC, goes by the one of the ADD.
 			plan.Sandbox.NetNS = cmp.Or(s.NetNS, cached.NetNS)
 		}
@@ -78,29 +91,85 @@ func Load(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
 	return plan, nil
 }
 
-// Containers lists the containers that the other meta-plugin left state of.
+// isOfOther reports whether the default network of a plan was attached to the container as another interface, so that the plan is not of
+// the sandbox that was asked for.
+func isOfOther(dir string, p *delegate.Plan) (bool, error) {
+	first := p.DefaultAttachment()
+	if first == nil {
+		return false, nil
+	}
+	files, err := entriesOf(filepath.Join(dir, results), p.Sandbox.ContainerID)
+	if err != nil {
+		return false, err
+	}
+	prefix := first.List.Name() + "-" + p.Sandbox.ContainerID + "-"
+	other := false
+	for _, file := range files {
+		switch ifName, ok := strings.CutPrefix(filepath.Base(file), prefix); {
+		case ok && ifName == first.IfName:
+			return false, nil
+		case ok:
+			// A network may be attached twice: the other one then has an interface name of its own in the plan.
+			other = other || !slices.ContainsFunc(p.Attachments, func(a delegate.Attachment) bool { return a.IfName == ifName })
+		}
+	}
+	return other, nil
+}
+
+// Containers lists the containers that Multus left state of.
 func Containers(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the former meta-plugin's state: %w", err)
+		return nil, fmt.Errorf("list Multus' state: %w", err)
 	}
 	var ids []string
 	for _, e := range entries {
-		// Our own folder of records, and our boot marker, may lie in the same place.
-		if e.Type().IsRegular() && containerID.MatchString(e.Name()) && e.Name() != "boot-id" {
+		// Our own folder of records, and our boot marker, may lie in the same place, and other programs' files.
+		if e.Type().IsRegular() && containerID.MatchString(e.Name()) && e.Name() != "boot-id" && isState(filepath.Join(dir, e.Name())) {
 			ids = append(ids, e.Name())
 		}
 	}
 	return ids, nil
 }
 
-// Remove forgets the other meta-plugin's state of a container.
+// runtimeID is a container ID as containerd and CRI-O make them.
+var runtimeID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// isState tells a state file, a JSON array, from a log or the like. One that was cut short is known by its name.
+func isState(path string) bool {
+	if runtimeID.MatchString(filepath.Base(path)) {
+		return true
+	}
+	if filepath.Ext(path) == suffixCorrupt {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return true // whoever reads it says why not
+	}
+	defer f.Close() // opened for reading
+	var first [1]byte
+	n, _ := f.Read(first[:])
+	return n == 0 && filepath.Ext(path) == "" || first[0] == '['
+}
+
+// Remove forgets Multus' state of a container.
 func Remove(dir, id string) error {
 	if err := os.Remove(filepath.Join(dir, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the former meta-plugin's state: %w", err)
+		return fmt.Errorf("remove Multus' state: %w", err)
+	}
+	return nil
+}
+
+const suffixCorrupt = ".corrupt"
+
+// Quarantine takes a file that cannot be read out of the way, and keeps it for a person.
+func Quarantine(file string) error {
+	if err := os.Rename(file, file+suffixCorrupt); err != nil {
+		return fmt.Errorf("quarantine: %w", err)
 	}
 	return nil
 }
@@ -164,58 +233,61 @@ func newPlan(s delegate.Sandbox) *delegate.Plan {
 	return &delegate.Plan{Version: delegate.PlanVersion, Sandbox: s, Complete: true}
 }
 
-// cache is an entry of libcni's result cache.
-type cache struct {
-	Kind           string                     `json:"kind"`
-	ContainerID    string                     `json:"containerId"`
-	Config         []byte                     `json:"config"`
-	IfName         string                     `json:"ifName"`
-	NetworkName    string                     `json:"networkName"`
-	NetNS          string                     `json:"netns"`
-	CNIArgs        [][2]string                `json:"cniArgs"`
-	CapabilityArgs map[string]json.RawMessage `json:"capabilityArgs"`
-	Result         json.RawMessage            `json:"result"`
-}
+// results is libcni's cache in a state folder.
+const results = "results"
 
-func readCache(file string) (*cache, error) {
+func readCache(file string) (*delegate.CacheEntry, error) {
 	data, err := bounded.ReadFile(file, maxFileBytes)
 	if err != nil {
 		return nil, err
 	}
-	var c cache
+	var c delegate.CacheEntry
 	if err := json.Unmarshal(data, &c); err != nil {
 		return nil, err
 	}
-	if c.Kind != "cniCacheV1" {
+	if c.Kind != delegate.CacheKind {
 		return nil, fmt.Errorf("%s is of kind %q", file, c.Kind)
 	}
 	return &c, nil
 }
 
 // fill adds what only the cache knows: the arguments of the ADD and its result.
-func (c *cache) fill(a *delegate.Attachment) {
-	a.Args, a.CapabilityArgs, a.Result = c.CNIArgs, c.CapabilityArgs, c.Result
+func fill(a *delegate.Attachment, c *delegate.CacheEntry) {
+	a.Args, a.CapabilityArgs, a.Result = c.Args, c.CapabilityArgs, c.Result
 }
 
 // FromCache makes a plan of what libcni's cache in dir holds about a sandbox; nil when it holds nothing. Only attachments that were
-// made completely are in the cache. Entries of the container that can not be read are listed beside.
-func FromCache(dir string, s delegate.Sandbox) (*delegate.Plan, []string, error) {
-	files, err := entriesOf(filepath.Join(dir, "results"), s.ContainerID)
+// made completely are in the cache. Entries of the container that cannot be read are listed beside.
+//
+// A container may have several sandboxes, each with its default interface (CNI: an attachment is a container ID and an interface name).
+// Entries that Plexus wrote say whose they are; others are left out if taken says that another sandbox's record has them.
+func FromCache(dir string, s delegate.Sandbox, taken func(network, ifName string) bool) (*delegate.Plan, []string, error) {
+	files, err := entriesOf(filepath.Join(dir, results), s.ContainerID)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list libcni's cache: %w", err)
 	}
 	plan := newPlan(s)
 	var unreadable []string
 	for _, file := range files {
-		if ext := filepath.Ext(file); ext == ".corrupt" || ext == ".tmp" {
-			continue // set aside, or never finished
+		c, err := readCache(file)
+		if err != nil {
+			unreadable = append(unreadable, file)
+			continue
 		}
-		a, err := fromEntry(file, s)
+		if c.ContainerID != s.ContainerID || (c.SandboxIfName != "" && c.SandboxIfName != s.IfName) {
+			continue
+		}
+		if c.SandboxIfName == "" && taken != nil && taken(c.NetworkName, c.IfName) {
+			continue
+		}
+		a, err := fromEntry(c, s)
 		switch {
 		case err != nil:
 			unreadable = append(unreadable, file)
-		case a != nil:
+		case slices.Contains(a.List.Types(), config.PluginType): // the runtime's own entry, in a folder that it shares with Plexus
+		default:
 			plan.Attachments = append(plan.Attachments, *a)
+			plan.Sandbox.NetNS = cmp.Or(s.NetNS, c.NetNS)
 		}
 	}
 	if len(plan.Attachments) == 0 {
@@ -234,22 +306,36 @@ func FromCache(dir string, s delegate.Sandbox) (*delegate.Plan, []string, error)
 	return plan, unreadable, nil
 }
 
-// fromEntry makes an attachment of an entry; nil when the entry is another container's.
-func fromEntry(file string, s delegate.Sandbox) (*delegate.Attachment, error) {
-	c, err := readCache(file)
+// fromEntry makes an attachment of an entry.
+func fromEntry(c *delegate.CacheEntry, s delegate.Sandbox) (*delegate.Attachment, error) {
+	list, err := nad.Normalize(c.Config, nad.Defaults{Name: c.NetworkName})
 	if err != nil {
 		return nil, err
 	}
-	if c.ContainerID != s.ContainerID {
-		return nil, nil // another container's is an answer, not a failure
-	}
-	list, err := nad.Normalize(c.Config, nad.Defaults{Name: c.NetworkName})
-	if err != nil {
-		return nil, fmt.Errorf("libcni's cache %s: %w", file, err)
-	}
 	a := &delegate.Attachment{Network: c.NetworkName, IfName: c.IfName, Default: c.IfName == s.IfName, List: list, State: delegate.Attached}
-	c.fill(a)
+	fill(a, c)
 	return a, nil
+}
+
+// Sandboxes lists the sandboxes that the cache of Plexus has entries of.
+func Sandboxes(dir string) ([]delegate.Sandbox, error) {
+	names, err := os.ReadDir(filepath.Join(dir, results))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list libcni's cache: %w", err)
+	}
+	seen := map[delegate.Sandbox]bool{}
+	var sandboxes []delegate.Sandbox
+	for _, n := range names {
+		c, err := readCache(filepath.Join(dir, results, n.Name()))
+		if err != nil || c.SandboxIfName == "" {
+			continue // what it is of cannot be told
+		}
+		if s := (delegate.Sandbox{ContainerID: c.ContainerID, IfName: c.SandboxIfName}); !seen[s] {
+			seen[s] = true
+			sandboxes = append(sandboxes, s)
+		}
+	}
+	return sandboxes, nil
 }
 
 // entriesOf lists the files whose names can be those of a container's entries, sorted: <network>-<containerID>-<ifname>. Every ADD
@@ -267,7 +353,8 @@ func entriesOf(dir, id string) ([]string, error) {
 	for {
 		names, err := d.Readdirnames(256)
 		for _, name := range names {
-			if strings.Contains(name, "-"+id+"-") {
+			// What was quarantined, or never finished, is no entry.
+			if ext := filepath.Ext(name); strings.Contains(name, "-"+id+"-") && ext != suffixCorrupt && ext != ".tmp" {
 				files = append(files, filepath.Join(dir, name))
 			}
 		}

@@ -5,6 +5,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,16 +40,21 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the lock: a DEL of the sandbox need not wait for it. And before any plugin runs, which may need what is not ready.
+	if err = waitForFile(ctx, c.cfg.ReadinessIndicatorFile); err != nil {
+		return nil, err
+	}
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	c.undoEarlierBoots(ctx, bootID)
-	if err = c.undoPreviousADD(ctx); err != nil {
+	c.repair(ctx, bootID)
+	leftovers, err := c.undoPreviousADD(ctx)
+	if err != nil {
 		return nil, err
 	}
-	c.leave() // what follows may wait for others, and runs no plugin
+	c.limiter.release() // what follows may wait for others, and runs no plugin
 	src, err := c.Source(c.cfg)
 	if err != nil {
 		return nil, err
@@ -57,6 +63,7 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	plan.Leftovers = leftovers
 	if err = c.checkIfNames(plan); err != nil {
 		return nil, err
 	}
@@ -82,14 +89,14 @@ func (c *call) checkNetNS() error {
 	}
 	is, err := c.Kernel.IsNetNS(path)
 	if err != nil {
-		return refuse("can not be read: " + err.Error())
+		return refuse("cannot be read: " + err.Error())
 	}
 	if !is {
 		return refuse("is not a network namespace, or no longer: the container runtime has to make the sandbox anew")
 	}
 	own, err := c.Kernel.SameNetNS(path)
 	if err != nil {
-		return refuse("can not be read: " + err.Error())
+		return refuse("cannot be read: " + err.Error())
 	}
 	if own && !c.allowOwnNetNS {
 		return refuse("is the host's own network namespace, which a pod's networks must not be put into")
@@ -97,24 +104,24 @@ func (c *call) checkNetNS() error {
 	return nil
 }
 
-// undoPreviousADD gives back what an earlier ADD for the same sandbox left, when the runtime crashed in between.
-func (c *call) undoPreviousADD(ctx context.Context) error {
+// undoPreviousADD gives back what an earlier ADD for the same sandbox left, when the runtime crashed in between. It returns what could
+// not be undone and must not keep a new sandbox of that name from starting: the next DEL of it tries that again.
+func (c *call) undoPreviousADD(ctx context.Context) ([]delegate.Attachment, error) {
 	s, err := c.loadState(c.sandbox)
 	if err != nil || s == nil {
-		return err
+		return nil, err
 	}
 	c.log.Info("undo what an earlier ADD of this sandbox left", "containerID", c.sandbox.ContainerID, "ifName", c.sandbox.IfName)
-	if err := c.undo(ctx, s); err != nil {
-		return fmt.Errorf("undo what an earlier ADD of this sandbox left: %w", err)
+	err = c.undo(ctx, s)
+	if err != nil && !s.plan.Gone() {
+		return nil, fmt.Errorf("undo what an earlier ADD of this sandbox left: %w", err)
 	}
-	return nil
+	c.warn("something of an earlier ADD of this sandbox is left; its DEL tries again", err)
+	return slices.Concat(s.plan.Attachments, s.plan.Leftovers), nil
 }
 
 // plan finds out all that has to be done, and touches nothing.
 func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*delegate.Plan, error) {
-	if err := waitForFile(ctx, c.cfg.ReadinessIndicatorFile); err != nil {
-		return nil, err
-	}
 	if src != nil && c.args.Pod.IsZero() {
 		return nil, fmt.Errorf("%w: they name no pod: the container runtime has to send K8S_POD_NAMESPACE and K8S_POD_NAME, or the configuration must have only its own networks", pod.ErrInvalid)
 	}
@@ -131,6 +138,7 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 	return delegate.NewPlan(delegate.Request{
 		Config:            c.cfg.Name,
 		BootID:            bootID,
+		Runtime:           callingRuntime(),
 		Now:               time.Now().UTC().Truncate(time.Second),
 		Sandbox:           c.sandbox,
 		Args:              c.args,
@@ -162,7 +170,7 @@ func (c *call) attach(ctx context.Context, src source.Source, plan *delegate.Pla
 	if err := c.executor(c.cfg.CNIDir).Add(ctx, plan); err != nil {
 		return nil, err
 	}
-	c.leave() // as above
+	c.limiter.release() // as above
 	result, err := plan.DefaultAttachment().ResultAs(c.cfg.CNIVersion)
 	if err != nil {
 		return nil, err
@@ -186,8 +194,7 @@ func (c *call) complete(ctx context.Context, src source.Source, plan *delegate.P
 	}
 	// Before anything is undone: an undo saves the same record.
 	if err := <-saved; err != nil {
-		c.trace.fail("complete")
-		return fmt.Errorf("record the attachments: %w", err)
+		return &stepError{step: "complete", err: fmt.Errorf("record the attachments: %w", err)}
 	}
 	if reported != nil {
 		return fmt.Errorf("network status: %w", reported)
@@ -197,10 +204,12 @@ func (c *call) complete(ctx context.Context, src source.Source, plan *delegate.P
 
 // rollBack undoes a failed ADD. The cause stays what the caller is told first.
 func (c *call) rollBack(ctx context.Context, plan *delegate.Plan, cause error) error {
-	c.trace.fail(c.trace.step)
+	if _, ok := errors.AsType[*stepError](cause); !ok {
+		cause = &stepError{step: c.trace.step, err: cause}
+	}
 	if err := c.undo(context.WithoutCancel(ctx), &state{plan: plan, dir: c.cfg.CNIDir}); err != nil {
 		// In words only: the code is the cause's.
-		return fmt.Errorf("%w; and it could not be undone, the next DEL tries again: %s", cause, err.Error())
+		return fmt.Errorf("%w; and the rollback failed; the next DEL tries again, or else a later call of Plexus does: %s", cause, unmistakable(err.Error()))
 	}
 	return cause
 }

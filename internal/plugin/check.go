@@ -5,6 +5,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Check asks every attachment of a sandbox whether it is as ADD left it (CNI 1.1.0 §2, CHECK), from what is on disk alone.
+// Check asks whether the default network of a sandbox is as ADD left it, or all its networks where the configuration says so (CNI 1.1.0
+// §2, CHECK), from what is on disk alone. CRI-O calls it while a pod starts, and many an IPAM plugin has no CHECK.
 func (p *Plugin) Check(ctx context.Context, args *skel.CmdArgs) error {
 	start := time.Now()
 	c, err := p.newCall(args)
@@ -35,9 +37,10 @@ func (c *call) check(ctx context.Context) error {
 	case s == nil:
 		return types.NewError(types.ErrUnknownContainer, fmt.Sprintf("no attachment is on record for container %s, interface %s", c.sandbox.ContainerID, c.sandbox.IfName), "")
 	case !s.plan.Complete:
-		return fmt.Errorf("its ADD did not complete: delete the pod's sandbox, so that the runtime makes it anew")
+		return errors.New("its ADD did not complete, or its DEL has begun: delete the pod's sandbox, so that the runtime makes it anew")
+	case s.plan.Sandbox.NetNS == "":
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %s is not the network namespace of a sandbox, or no longer", c.sandbox.NetNS), "")
 	}
 	c.trace.begin("check")
-	c.must = true
-	return c.executor(s.dir).Check(ctx, s.plan)
+	return c.executor(s.dir).Check(ctx, s.plan, c.cfg.CheckAll)
 }

@@ -66,6 +66,7 @@ func servePlugin(fault string) {
 	what, at, _ := strings.Cut(fault, " ")
 	var conf *config.Config
 	p := &plugin.Plugin{
+		Environ: os.Environ(),
 		Source: func(c *config.Config) (source.Source, error) {
 			conf = c
 			if c.ManifestDir == "" {

@@ -10,17 +10,23 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/record"
 )
 
 // Del takes a sandbox off all its networks (CNI 1.1.0 §2, DEL), from what is on disk alone. A sandbox that nothing is known of is a
-// success; what could not be undone is kept for the next DEL or GC, and told.
+// success; what could not be undone is kept for the next DEL, GC or repair, and told.
 func (p *Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 	start := time.Now()
-	c, err := p.newCall(args)
+	cfg, refused, err := config.ParseForUndo(args.StdinData)
 	if err != nil {
 		return err
 	}
+	c, err := p.callOf(args, cfg)
+	if err != nil {
+		return err
+	}
+	c.warn("the configuration is read for its folders alone", refused)
 	return c.done("DEL", start, c.del(ctx))
 }
 
@@ -41,5 +47,10 @@ func (c *call) del(ctx context.Context) error {
 		// An ADD that was killed may have begun to write one.
 		return c.records.Delete(key(c.sandbox))
 	}
-	return c.undo(ctx, s)
+	err = c.undo(ctx, s)
+	if err != nil && s.plan.Left() && s.plan.Tolerable(time.Now()) {
+		c.warn("something of the sandbox could not be undone: the sandbox may go, and a later call tries again", err)
+		return nil
+	}
+	return unmistakableError(err)
 }

@@ -36,6 +36,31 @@ func Error(err error) *types.Error {
 	return types.NewError(code(err), oneLine(msg), "")
 }
 
+// unmistakable words what a plugin said so that no runtime takes an undo that failed for one that was not needed: containerd does when it
+// reads "not found", or "no such file or directory" without a namespace (go-cni, Network.Remove), and then never asks again.
+func unmistakable(text string) string {
+	return strings.NewReplacer("not found", "missing", "no such file or directory", "does not exist").Replace(text)
+}
+
+// unmistakableError does the same with an error, and keeps its code.
+func unmistakableError(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := Error(err)
+	return &undoError{err: err, told: types.NewError(e.Code, unmistakable(e.Msg), unmistakable(e.Details))}
+}
+
+// undoError is a failed undo, as the runtime may be told of it.
+type undoError struct {
+	err  error
+	told *types.Error
+}
+
+func (e *undoError) Error() string { return e.told.Msg }
+
+func (e *undoError) Unwrap() []error { return []error{e.told, e.err} }
+
 // oneLine makes a message that an event of the pod can carry of errors that were joined, or that a plugin worded in lines.
 func oneLine(msg string) string {
 	const most = 4 << 10

@@ -32,30 +32,31 @@ func TestNoTwoSandboxesShareARecord(t *testing.T) {
 	}
 }
 
-func TestWhatHasToBeDoneWaitsForAPlaceHoweverLongTheCallHasWaited(t *testing.T) {
+func TestWhatIsRequiredWaitsForASlotHoweverLongTheCallHasWaited(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		call call
-		want time.Duration
+		limiter  limiter
+		required bool
+		want     time.Duration
 	}{
-		"a new call":                        {call{}, lockTimeout},
-		"one that has waited":               {call{waited: 50 * time.Second}, 10 * time.Second},
-		"one that has waited too long":      {call{waited: 2 * lockTimeout}, aLook},
-		"an undo":                           {call{must: true}, mustPatience},
-		"an undo after a call has waited":   {call{must: true, waited: 2 * lockTimeout}, mustPatience},
-		"an undo that has waited":           {call{must: true, waitedInUndo: 8 * time.Second}, 2 * time.Second},
-		"an undo that has waited too long":  {call{must: true, waitedInUndo: lockTimeout}, aLook},
-		"a call after its undo of the past": {call{waitedInUndo: lockTimeout}, lockTimeout},
+		"a new call":                        {limiter{}, false, lockTimeout},
+		"one that has waited":               {limiter{waited: 50 * time.Second}, false, 10 * time.Second},
+		"one that has waited too long":      {limiter{waited: 2 * lockTimeout}, false, aLook},
+		"an undo":                           {limiter{}, true, requiredPatience},
+		"an undo after a call has waited":   {limiter{waited: 2 * lockTimeout}, true, requiredPatience},
+		"an undo that has waited":           {limiter{waitedRequired: 8 * time.Second}, true, 2 * time.Second},
+		"an undo that has waited too long":  {limiter{waitedRequired: lockTimeout}, true, aLook},
+		"a call after its undo of the past": {limiter{waitedRequired: lockTimeout}, false, lockTimeout},
 	} {
-		tc.call.Plugin = &Plugin{}
-		if got := tc.call.placePatience(t.Context()); got != tc.want {
+		tc.limiter.patience = lockTimeout
+		if got := tc.limiter.patienceLeft(t.Context(), tc.required); got != tc.want {
 			t.Errorf("%s waits %v, want %v", name, got, tc.want)
 		}
 	}
 	short, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
-	undo := call{Plugin: &Plugin{}, must: true}
-	if got := undo.placePatience(short); got > 2*time.Second || got < aLook {
+	undo := limiter{patience: lockTimeout}
+	if got := undo.patienceLeft(short, true); got > 2*time.Second || got < aLook {
 		t.Errorf("an undo with 4 s to go waits %v, want half of that", got)
 	}
 }

@@ -51,36 +51,40 @@ func (c *call) inherit(l *record.Lock) func() {
 	return func() { c.plugins.Inherit = before }
 }
 
-// lockAll takes the lock of all records.
+// lockAll takes the lock of all records. GC takes it alone, and hands it on to its plugins.
 func (c *call) lockAll(ctx context.Context, exclusive bool) (*record.Lock, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.patience())
-	defer cancel()
-	lock, err := c.records.LockAll(ctx, exclusive)
-	if errors.Is(err, context.DeadlineExceeded) {
-		holder := "a GC"
-		if exclusive {
-			holder = "an ADD or DEL"
-		}
-		return nil, fmt.Errorf("%w: %s is still at work after %v: %w", source.ErrTryAgain, holder, c.patience(), err)
+	who := "a GC"
+	if exclusive {
+		who = "an ADD or DEL"
 	}
-	return lock, err
+	return c.acquireLock(ctx, who, c.records.HoldersOfAll, func(ctx context.Context) (*record.Lock, error) {
+		return c.records.LockAll(ctx, exclusive)
+	})
 }
 
-// lockOne takes the lock of one record. A killed call's plugins hold it on until they have ended; those that do not end are
-// killed, so that a plugin which hangs for ever keeps no pod from going away.
+// lockOne takes the lock of one record.
 func (c *call) lockOne(ctx context.Context, k string) (*record.Lock, error) {
+	holders := func() ([]int, error) { return c.records.Holders(k) }
+	return c.acquireLock(ctx, "another call about this sandbox", holders, func(ctx context.Context) (*record.Lock, error) {
+		return c.records.Lock(ctx, k)
+	})
+}
+
+// acquireLock takes a lock. A killed call's plugins hold it on until they have ended; those that do not end are killed, so that a plugin
+// which hangs for ever keeps no pod from going away.
+func (c *call) acquireLock(ctx context.Context, who string, holders func() ([]int, error), take func(context.Context) (*record.Lock, error)) (*record.Lock, error) {
 	waiting, cancel := context.WithTimeout(ctx, c.patience())
 	defer cancel()
-	lock, err := c.records.Lock(waiting, k)
+	lock, err := take(waiting)
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return lock, err
 	}
-	orphans, err := c.orphans(k)
+	orphans, err := orphans(holders)
 	if err != nil {
 		return nil, err
 	}
 	if len(orphans) == 0 {
-		return nil, fmt.Errorf("%w: another call about this sandbox is still at work after %v", source.ErrTryAgain, c.patience())
+		return nil, fmt.Errorf("%w: %s is still at work after %v", source.ErrTryAgain, who, c.patience())
 	}
 	for _, pid := range orphans {
 		c.log.Warn("kill a plugin that a killed call left behind and that does not end", "pid", pid, "waited", c.patience())
@@ -90,15 +94,15 @@ func (c *call) lockOne(ctx context.Context, k string) (*record.Lock, error) {
 	}
 	dying, cancelDying := context.WithTimeout(ctx, killedTimeout)
 	defer cancelDying()
-	if lock, err = c.records.Lock(dying, k); err != nil {
-		return nil, fmt.Errorf("%w: plugins that a killed call left behind (pids %v) can not be killed: %w", source.ErrTryAgain, orphans, err)
+	if lock, err = take(dying); err != nil {
+		return nil, fmt.Errorf("%w: plugins that a killed call left behind (pids %v) cannot be killed: %w", source.ErrTryAgain, orphans, err)
 	}
 	return lock, nil
 }
 
-// orphans are the processes that hold the lock of a record while no Plexus does: plugins whose call was killed.
-func (c *call) orphans(k string) ([]int, error) {
-	pids, err := c.records.Holders(k)
+// orphans are the processes that hold a lock while no Plexus does: plugins whose call was killed.
+func orphans(holders func() ([]int, error)) ([]int, error) {
+	pids, err := holders()
 	if err != nil {
 		return nil, err
 	}
@@ -123,62 +127,10 @@ func program(pid string) (string, error) {
 	return strings.TrimSuffix(filepath.Base(path), " (deleted)"), nil
 }
 
-// mustPatience is how long what has to be done in any case waits for a place among the plugins of the node, in all of a call.
-const mustPatience = 10 * time.Second
-
-// admit waits until fewer calls than the configuration allows run plugins on this node, and has a place from then on: of a call's plugins
-// there runs one at a time. A call waits for a minute, and is refused. What has to be done in any case, to undo and to check, goes on then:
-// plugins that hang must not keep pods from going away, nor have healthy ones taken for broken.
-func (c *call) admit(ctx context.Context) error {
-	if c.place != nil {
-		return nil
-	}
-	waited := &c.waited
-	if c.must {
-		waited = &c.waitedInUndo
-	}
-	start := time.Now()
-	waiting, cancel := context.WithTimeout(ctx, c.placePatience(ctx))
-	defer cancel()
-	place, err := record.OpenSlots(filepath.Join(c.cfg.CNIDir, "slots"), c.cfg.MaxParallelDelegates).Take(waiting)
-	*waited += time.Since(start)
-	switch {
-	case err == nil:
-		c.place = place
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case c.must:
-		c.log.Warn("a plugin is called without waiting for others any longer", "maxParallelDelegates", c.cfg.MaxParallelDelegates, "error", err)
-		return nil
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: no place among the %d plugins that may run at a time on this node came free within %v (\"maxParallelDelegates\"): look what they wait for (ps, on the node), or allow more: %w",
-			source.ErrTryAgain, c.cfg.MaxParallelDelegates, c.patience(), err)
-	}
-	return err
-}
-
-// leave gives the call's place to others.
-func (c *call) leave() {
-	if c.place != nil {
-		c.unlock(c.place)
-		c.place = nil
-	}
-}
-
-// aLook is how long a place is waited for at least: time to see whether one is free.
-const aLook = 10 * time.Millisecond
-
-// placePatience is how much longer this call waits for a place.
-func (c *call) placePatience(ctx context.Context) time.Duration {
-	left := c.patience() - c.waited
-	if c.must {
-		left = min(mustPatience, c.patience()) - c.waitedInUndo
-		if deadline, ok := ctx.Deadline(); ok {
-			left = min(left, time.Until(deadline)/2) // the rest is for the plugin
-		}
-	}
-	return max(left, aLook)
+// callingRuntime is the program that called Plexus, "" if that cannot be told.
+func callingRuntime() string {
+	name, _ := program(strconv.Itoa(os.Getppid())) // it may have ended
+	return name
 }
 
 func (c *call) patience() time.Duration {

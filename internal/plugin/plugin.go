@@ -6,7 +6,6 @@
 package plugin
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +54,8 @@ type Plugin struct {
 	VFs *sriov.Plugin
 	// LockTimeout bounds the wait for other calls; zero stands for a minute.
 	LockTimeout time.Duration
+	// Environ is the environment that delegates get beside CNI's parameters.
+	Environ []string
 	// Step is called before each step of an ADD or DEL; see [delegate.Executor].
 	Step func(name string) error
 }
@@ -71,13 +72,8 @@ type call struct {
 	binDirs []string
 	// allowOwnNetNS is the caller's CNI_NETNS_OVERRIDE (CNI 1.1.0 §2, parameters).
 	allowOwnNetNS bool
-	// must is set while plugins are called that have to be, to undo or to check.
-	must bool
-	// place is this call's among those of the node that run plugins; nil while it has none.
-	place *record.Slot
-	// waited is how long this call has waited for a place; waitedInUndo while must was set.
-	waited, waitedInUndo time.Duration
-	trace                trace
+	limiter       *limiter
+	trace         trace
 }
 
 // resolver finds the networks of the call's pod.
@@ -90,8 +86,6 @@ type trace struct {
 	step  string
 	since time.Time
 	took  []any // a slog attribute for each step that has ended
-	// failed is the step at which the call failed, "" if it is the last.
-	failed string
 }
 
 // begin ends the step before.
@@ -103,19 +97,27 @@ func (t *trace) begin(step string) {
 	t.step, t.since = step, now
 }
 
-// fail notes that the call fails at a step; the first one counts, for the others follow from it.
-func (t *trace) fail(step string) {
-	if t.failed == "" {
-		t.failed = step
-	}
+// stepError is a failure of a step that is not the last one: an undo has followed it.
+type stepError struct {
+	step string
+	err  error
 }
 
+func (e *stepError) Error() string { return e.err.Error() }
+
+func (e *stepError) Unwrap() error { return e.err }
+
 func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
-	start := time.Now()
 	cfg, err := config.Parse(a.StdinData)
 	if err != nil {
 		return nil, err
 	}
+	return p.callOf(a, cfg)
+}
+
+// callOf is a call with a configuration that was read.
+func (p *Plugin) callOf(a *skel.CmdArgs, cfg *config.Config) (*call, error) {
+	start := time.Now()
 	args, err := pod.ParseArgs(a.Args)
 	if err != nil {
 		return nil, err
@@ -134,8 +136,9 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 		trace:         trace{step: "prepare", since: start},
 	}
 	c.plugins.Builtins = c.builtins()
-	if cfg.MaxParallelDelegates > 0 {
-		c.plugins.Admit = c.admit
+	c.limiter = &limiter{
+		slots: record.OpenSlots(filepath.Join(cfg.CNIDir, "slots"), cfg.MaxParallelDelegates), most: cfg.MaxParallelDelegates,
+		patience: c.patience(), log: c.log,
 	}
 	return c, nil
 }
@@ -154,7 +157,7 @@ func (c *call) builtins() map[string]delegate.Builtin {
 // executor runs plans whose results are cached under stateDir.
 func (c *call) executor(stateDir string) *delegate.Executor {
 	return &delegate.Executor{
-		BinDirs: c.binDirs, CacheDir: stateDir, Plugins: c.plugins, Kernel: c.Kernel, Step: c.step,
+		BinDirs: c.binDirs, CacheDir: stateDir, Environ: c.Environ, Plugins: c.plugins, Kernel: c.Kernel, Step: c.step, Acquire: c.limiter.acquire,
 		Warn: func(text string) { c.log.Warn(text) },
 	}
 }
@@ -182,11 +185,14 @@ func (c *call) step(name string) error {
 	return c.Step(name)
 }
 
-// done ends a verb: it gives back the call's place, logs the call, once, and puts the pod, or else the container, in front of what the caller is told.
+// done ends a verb: it releases the call's slot, logs the call, once, and puts the pod, or else the container, in front of what the caller is told.
 func (c *call) done(verb string, start time.Time, err error) error {
-	c.leave()
+	c.limiter.release()
 	log := c.log.With("verb", verb, "pod", c.args.Pod.String(), "containerID", c.sandbox.ContainerID, "took", time.Since(start))
-	at := cmp.Or(c.trace.failed, c.trace.step)
+	at := c.trace.step
+	if failed, ok := errors.AsType[*stepError](err); ok {
+		at = failed.step
+	}
 	c.trace.begin("")
 	log.Debug(verb+" steps", slog.Group("steps", c.trace.took...))
 	if err != nil {

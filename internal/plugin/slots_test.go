@@ -27,7 +27,7 @@ func (n *node) allow(plugins int) {
 	}
 }
 
-func TestPluginsThatKeepAllPlacesFailAnADDAndDelayADEL(t *testing.T) {
+func TestPluginsThatKeepAllSlotsFailAnADDAndDelayADEL(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	before := n.snapshot()
@@ -58,7 +58,7 @@ func TestPluginsThatKeepAllPlacesFailAnADDAndDelayADEL(t *testing.T) {
 	other.mustCall("DEL", "")
 }
 
-func TestACallKeepsItsPlaceFromTheFirstPluginToTheLast(t *testing.T) {
+func TestACallKeepsItsSlotFromTheFirstPluginToTheLast(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.allow(1)

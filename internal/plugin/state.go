@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,40 +23,105 @@ type state struct {
 	plan *delegate.Plan
 	// dir is the state folder that the attachments were made under: libcni's result cache is there.
 	dir string
-	// legacy is set when the state is another meta-plugin's.
-	legacy bool
-	// unreadable are entries of libcni's cache that may hold more of the sandbox.
+	// multus is set when the state is Multus' own.
+	multus bool
+	// unreadable are files that may hold more of the sandbox.
 	unreadable []string
 }
 
-// loadState finds what is known of a sandbox: our record; else the state of the meta-plugin that was here before; else, when a record
-// is lost or can not be read, what libcni's cache tells. It returns nil when nothing is known.
+// loadState finds what is known of a sandbox: our record; else the state of Multus; else, when a record is lost or cannot be read, what
+// libcni's cache tells. It returns nil when nothing is known.
 func (c *call) loadState(s delegate.Sandbox) (*state, error) {
+	found, err := c.findState(s)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	found.plan.Sandbox.NetNS = c.netNS(s.NetNS)
+	for i := range found.plan.Attachments {
+		// The runtime sends the same on every verb, where no cache has what it sent on ADD.
+		if a := &found.plan.Attachments[i]; found.multus && a.Args == nil {
+			a.Args = c.args.CNIArgs()
+			if a.Default && a.CapabilityArgs == nil {
+				a.CapabilityArgs = c.cfg.RuntimeConfig
+			}
+		}
+	}
+	return found, nil
+}
+
+func (c *call) findState(s delegate.Sandbox) (*state, error) {
 	plan, err := c.loadRecord(key(s))
 	switch {
 	case err == nil:
-		plan.Sandbox.NetNS = s.NetNS
 		return &state{plan: plan, dir: c.cfg.CNIDir}, nil
 	case errors.Is(err, record.ErrCorrupt):
-		c.log.Error("a record can not be read: it is set aside, and libcni's cache asked instead", "error", err)
+		c.log.Error("a record cannot be read: it is quarantined, and libcni's cache is read instead", "error", err)
 		if err = c.records.Quarantine(key(s)); err != nil {
 			return nil, err
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	if plan, err = legacy.Load(c.cfg.LegacyCNIDir, s); err != nil {
+	plan, err = legacy.Load(c.cfg.LegacyCNIDir, s)
+	if errors.Is(err, record.ErrCorrupt) {
+		c.log.Error("Multus' state cannot be read: it is quarantined", "error", err)
+		return &state{plan: &delegate.Plan{Sandbox: s}, dir: c.cfg.CNIDir, unreadable: []string{filepath.Join(c.cfg.LegacyCNIDir, s.ContainerID)}}, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	if plan != nil {
-		plan.Sandbox.NetNS = s.NetNS
-		return &state{plan: plan, dir: c.cfg.LegacyCNIDir, legacy: true}, nil
+		return &state{plan: plan, dir: c.cfg.LegacyCNIDir, multus: true}, nil
 	}
-	plan, unreadable, err := legacy.FromCache(c.cfg.CNIDir, s)
+	plan, unreadable, err := c.fromCache(s)
 	if err != nil || (plan == nil && len(unreadable) == 0) {
 		return nil, err
 	}
 	return &state{plan: cmp.Or(plan, &delegate.Plan{Sandbox: s}), dir: c.cfg.CNIDir, unreadable: unreadable}, nil
+}
+
+// fromCache is what libcni's cache tells of a sandbox, but for what the records of the container's other sandboxes have.
+func (c *call) fromCache(s delegate.Sandbox) (*delegate.Plan, []string, error) {
+	var others []*delegate.Plan
+	loaded, unknown := false, false
+	return legacy.FromCache(c.cfg.CNIDir, s, func(network, ifName string) bool {
+		if !loaded {
+			loaded = true
+			others, unknown = c.siblings(s)
+		}
+		if unknown {
+			return true // a record that cannot be read may have it
+		}
+		for _, p := range others {
+			for _, a := range p.Attachments {
+				if a.List.Name() == network && a.IfName == ifName {
+					return true
+				}
+			}
+		}
+		return false
+	})
+}
+
+// siblings are the records of a container's other sandboxes; the second value reports whether one of them cannot be read.
+func (c *call) siblings(s delegate.Sandbox) ([]*delegate.Plan, bool) {
+	keys, err := c.records.Keys()
+	unknown := err != nil
+	var plans []*delegate.Plan
+	for _, k := range keys {
+		other, ok := sandboxOf(k)
+		if !ok || other.ContainerID != s.ContainerID || other.IfName == s.IfName {
+			continue
+		}
+		plan, err := c.loadRecord(k)
+		switch {
+		case err == nil:
+			plans = append(plans, plan)
+		case !errors.Is(err, fs.ErrNotExist):
+			unknown = true
+		}
+	}
+	return plans, unknown
 }
 
 // loadRecord reads and checks a record. One of a newer Plexus is not taken for a broken one, which would be thrown away.
@@ -77,34 +141,96 @@ func (c *call) loadRecord(k string) (*delegate.Plan, error) {
 	return plan, nil
 }
 
+// netNS is the path of a sandbox's namespace if that is one, and none of the host; else "": the sandbox is gone. The file of a namespace
+// outlives it where it was only unmounted, and /proc/<pid>/ns/net is the host's once a process of the host has the number.
+func (c *call) netNS(path string) string {
+	if path == "" {
+		return ""
+	}
+	if is, err := c.Kernel.IsNetNS(path); err != nil || !is {
+		return ""
+	}
+	if own, err := c.Kernel.SameNetNS(path); err != nil || (own && !c.allowOwnNetNS) {
+		return ""
+	}
+	return path
+}
+
+// recordedNetNS is the same for a path that only a record tells: one under /proc may be another process's by now.
+func (c *call) recordedNetNS(path string) string {
+	if strings.HasPrefix(path, "/proc/") {
+		return ""
+	}
+	return c.netNS(path)
+}
+
+const (
+	// undoTimeout bounds one undo, which has several plugins to wait for: runtimes wait two minutes for a DEL, and it is better to say what
+	// takes so long than to be killed.
+	undoTimeout = 100 * time.Second
+	// progressAfter is how long an undo goes on before its progress is written down. A quick one is repeated as a whole if it is killed.
+	progressAfter = time.Second
+)
+
 // undo gives back everything that a state holds, and forgets it; what could not be undone stays on record, for the next try.
 func (c *call) undo(ctx context.Context, s *state) error {
-	c.must = true
-	undone := c.executor(s.dir).Del(ctx, s.plan)
-	c.must = false
+	ctx, cancel := context.WithTimeout(ctx, max(undoTimeout, c.cfg.DelegateTimeout+10*time.Second))
+	defer cancel()
+	k, plan := key(s.plan.Sandbox), s.plan
+	c.adopt(plan)
+	begun := c.saveBegun(k, plan)
+	executor := c.executor(s.dir)
+	saved := time.Now()
+	executor.Progress = func(p *delegate.Plan) {
+		if time.Since(saved) < progressAfter {
+			return
+		}
+		c.warn("record the progress of an undo", errors.Join(begun(), c.records.Save(k, p)))
+		saved = time.Now()
+	}
+	undone := executor.Del(ctx, plan)
+	c.warn("record that an undo has begun", begun())
 	if f, ok := errors.AsType[*delegate.Failure](undone); ok {
-		c.trace.fail("detach " + f.IfName)
+		undone = &stepError{step: "detach " + f.IfName, err: undone}
 	}
 	c.trace.begin("forget")
 	if undone != nil {
-		c.own(s.plan)
-		if err := c.records.Save(key(s.plan.Sandbox), s.plan); err != nil {
-			return errors.Join(undone, fmt.Errorf("record what is left: %w", err))
+		now := time.Now()
+		plan.Tried = now.UTC().Truncate(time.Second)
+		for _, a := range plan.GiveUp(now) {
+			c.log.Warn("an attachment is given up: its plugins refused the ADD, and refuse the DEL", "attachment", a.String(), "error", a.Error)
 		}
-	} else if err := c.records.Delete(key(s.plan.Sandbox)); err != nil {
-		return err
 	}
-	if s.legacy {
-		undone = errors.Join(undone, legacy.Remove(s.dir, s.plan.Sandbox.ContainerID))
+	if !plan.Left() {
+		undone = c.records.Delete(k)
+	} else {
+		if err := c.records.Save(k, plan); err != nil {
+			undone = errors.Join(undone, fmt.Errorf("record what is left: %w", err))
+		}
+		c.retryLater()
+	}
+	if s.multus {
+		undone = errors.Join(undone, legacy.Remove(s.dir, plan.Sandbox.ContainerID))
 	}
 	for _, file := range s.unreadable {
-		undone = errors.Join(undone, setAside(file))
+		undone = errors.Join(undone, quarantine(file))
 	}
 	return undone
 }
 
-// own completes a plan that was not made by an ADD of ours, so that GC and a reboot know whose it is.
-func (c *call) own(p *delegate.Plan) {
+// saveBegun records that a sandbox is no longer complete, while the first plugin runs. The function that it returns waits for that.
+func (c *call) saveBegun(k string, p *delegate.Plan) func() error {
+	if !p.Complete {
+		return func() error { return nil }
+	}
+	p.BeginUndo(time.Now())
+	snapshot, saved := *p, make(chan error, 1)
+	go func() { saved <- c.records.Save(k, &snapshot); close(saved) }()
+	return func() error { return <-saved }
+}
+
+// adopt completes a plan that was not made by an ADD of ours, so that GC and a reboot know whose it is.
+func (c *call) adopt(p *delegate.Plan) {
 	p.Version = delegate.PlanVersion
 	p.Config = cmp.Or(p.Config, c.cfg.Name)
 	if p.BootID == "" {
@@ -112,113 +238,16 @@ func (c *call) own(p *delegate.Plan) {
 	}
 }
 
-// setAside takes an entry of libcni's cache that can not be read out of the way, and tells so: once, rather than for ever or never.
-func setAside(file string) error {
-	const suffix = ".corrupt"
-	if err := os.Rename(file, file+suffix); err != nil {
-		return fmt.Errorf("set libcni's cache entry aside: %w", err)
-	}
-	return fmt.Errorf("%w: libcni's cache entry %s can not be read, so that what it stood for could not be undone: it is kept as %s, and the next DEL goes on without it", record.ErrCorrupt, file, filepath.Base(file)+suffix)
-}
-
-const (
-	// earlierBootsTimeout bounds the time that one ADD spends on what an earlier boot left; a later ADD goes on.
-	earlierBootsTimeout = 10 * time.Second
-	// earlierBootsPause is how long what could not be undone is left alone: pods that start now should not each wait for it.
-	earlierBootsPause = time.Minute
-	// busyRecord is how long the record of another sandbox is waited for.
-	busyRecord = 100 * time.Millisecond
-)
-
-// undoEarlierBoots gives back what sandboxes of an earlier boot hold: their namespaces are gone by definition, their addresses
-// and devices are not. It runs once after a boot; what it can not do is logged and tried again by the next ADD, and never fails
-// this one, whose pod has no part in it.
-func (c *call) undoEarlierBoots(ctx context.Context, bootID string) {
-	marker := filepath.Join(c.cfg.CNIDir, "boot-id")
-	if !earlierBootsDue(marker, bootID) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, earlierBootsTimeout)
-	defer cancel()
-	keys, err := c.records.Keys()
-	for _, k := range keys {
-		if k == key(c.sandbox) {
-			continue // this call holds its lock, and undoes it next
-		}
-		if e := c.undoEarlierBoot(ctx, k, bootID); e != nil {
-			err = errors.Join(err, e)
-		}
-		if ctx.Err() != nil {
-			err = errors.Join(err, ctx.Err())
-			break
-		}
-	}
-	if e := c.records.Sweep(); e != nil {
-		err = errors.Join(err, e)
-	}
-	c.trace.failed = "" // that is no failure of this call
-	text := bootID
-	if err != nil {
-		c.log.Warn("give back what an earlier boot left; a later ADD goes on with it", "error", err)
-		text = retryMark + bootID
-	}
-	if err := os.WriteFile(marker, []byte(text), 0o600); err != nil {
-		c.log.Warn("mark the boot as seen", "error", err)
-	}
-}
-
-// retryMark stands before the boot id in the marker when something of an earlier boot is left.
-const retryMark = "retry "
-
-// earlierBootsDue reports whether records of earlier boots have to be looked for: once after a boot, and again a while after that
-// failed.
-func earlierBootsDue(marker, bootID string) bool {
-	seen, err := os.ReadFile(marker)
-	switch {
-	case err != nil:
-		return true
-	case string(seen) == bootID:
-		return false
-	case string(seen) != retryMark+bootID:
-		return true
-	}
-	info, err := os.Stat(marker)
-	return err != nil || time.Since(info.ModTime()).Abs() > earlierBootsPause // a clock that jumps delays it by that at most
-}
-
-func (c *call) undoEarlierBoot(ctx context.Context, k, bootID string) error {
-	short, cancel := context.WithTimeout(ctx, busyRecord)
-	defer cancel()
-	lock, err := c.records.Lock(short, k)
-	if err != nil {
-		return err // its own ADD or DEL is at work on it, which undoes it too
-	}
-	defer c.unlock(lock)
-	defer c.inherit(lock)()
-	plan, err := c.loadRecord(k)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // another call was faster
-	case errors.Is(err, record.ErrCorrupt):
-		c.log.Error("a record can not be read: it is left to the DEL of its container", "error", err)
-		return nil
-	case err != nil:
+// quarantine takes a file that cannot be read out of the way, and tells so: once, rather than for ever or never.
+func quarantine(file string) error {
+	if err := legacy.Quarantine(file); err != nil {
 		return err
-	case plan.BootID == "" || plan.BootID == bootID:
-		return nil
 	}
-	plan.Sandbox.NetNS = ""
-	c.log.Info("undo what an earlier boot left", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID)
-	return c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir})
+	return fmt.Errorf("%w: %s cannot be read, so that what it stood for could not be undone: it is kept as %s.corrupt, and the next DEL goes on without it", record.ErrCorrupt, file, filepath.Base(file))
 }
 
-// liveNetNS returns the recorded namespace of a sandbox if it can only be that: a path under /proc may name another process's by now.
-func (c *call) liveNetNS(path string) string {
-	if path == "" || strings.HasPrefix(path, "/proc/") {
-		return ""
+func (c *call) warn(what string, err error) {
+	if err != nil {
+		c.log.Warn(what, "error", err)
 	}
-	if ok, err := c.Kernel.IsNetNS(path); err != nil || !ok {
-		return ""
-	}
-	return path
 }

@@ -55,6 +55,7 @@ func (c *call) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.plugins.Admit = nil // a node that is busy with pods is no less ready
-	return c.executor(c.cfg.CNIDir).Status(ctx, network.List)
+	executor := c.executor(c.cfg.CNIDir)
+	executor.Acquire = nil // a node that is busy with pods is no less ready
+	return executor.Status(ctx, network.List)
 }

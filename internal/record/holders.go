@@ -20,6 +20,13 @@ func (s *Store[T]) Holders(key string) ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("holders of the lock: %w", err)
 	}
+	return holders(path)
+}
+
+// HoldersOfAll does the same for the lock of the directory.
+func (s *Store[T]) HoldersOfAll() ([]int, error) { return holders(filepath.Join(s.dir, suffixLock)) }
+
+func holders(path string) ([]int, error) {
 	lock, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -44,17 +51,17 @@ func (s *Store[T]) Holders(key string) ([]int, error) {
 // holds reports whether a process has the lock of a file (proc(5), fdinfo: the lines "lock:" of an open file are its own).
 func holds(pid int, file os.FileInfo) bool {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
+	descriptors, err := os.ReadDir(filepath.Join(dir, "fdinfo"))
 	if err != nil {
 		return false // it has ended
 	}
 	for _, d := range descriptors {
-		// Follows the link to the open file itself, whatever its name is by now.
-		open, err := os.Stat(filepath.Join(dir, "fd", d.Name()))
-		if err != nil || !os.SameFile(open, file) {
-			continue
+		info, err := os.ReadFile(filepath.Join(dir, "fdinfo", d.Name()))
+		if err != nil || !bytes.Contains(info, []byte("\nlock:")) {
+			continue // not even looked at: it may be of a file system that does not answer
 		}
-		if info, err := os.ReadFile(filepath.Join(dir, "fdinfo", d.Name())); err == nil && bytes.Contains(info, []byte("\nlock:")) {
+		// Follows the link to the open file itself, whatever its name is by now.
+		if open, err := os.Stat(filepath.Join(dir, "fd", d.Name())); err == nil && os.SameFile(open, file) {
 			return true
 		}
 	}

@@ -39,6 +39,7 @@ func main() {
 
 func run(ctx context.Context) *types.Error {
 	p := &plugin.Plugin{
+		Environ:       os.Environ(),
 		Source:        openSource,
 		Kernel:        netdev.NewLinux(),
 		Log:           func(config.Log) *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) },
