@@ -27,6 +27,8 @@ import (
 type Kernel interface {
 	// SetDefaultRoutes makes one interface of the sandbox hold the default routes of the families that r names.
 	SetDefaultRoutes(ctx context.Context, netns string, r netdev.DefaultRoutes) error
+	// Links lists the interfaces of a sandbox.
+	Links(netns string) ([]netdev.Link, error)
 }
 
 // Executor runs plans with the CNI plugins of the host.
@@ -151,6 +153,9 @@ func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment) error {
 		return fmt.Errorf("encode the result: %w", err)
 	}
 	a.State = Attached
+	if err := e.verify(s, a); err != nil {
+		return err
+	}
 	return e.step("attached " + a.IfName)
 }
 

@@ -69,6 +69,7 @@ func (h *host) ExecPlugin(_ context.Context, plugin string, stdin []byte, enviro
 // kernel notes what it is asked for.
 type kernel struct {
 	asked []netdev.DefaultRoutes
+	links []netdev.Link
 	err   error
 }
 
@@ -76,6 +77,8 @@ func (k *kernel) SetDefaultRoutes(_ context.Context, _ string, r netdev.DefaultR
 	k.asked = append(k.asked, r)
 	return k.err
 }
+
+func (k *kernel) Links(string) ([]netdev.Link, error) { return k.links, nil }
 
 func executor(t *testing.T, h *host) (*Executor, *kernel) {
 	t.Helper()

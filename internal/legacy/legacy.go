@@ -144,14 +144,14 @@ func (a *attachment) list() (*nad.List, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nad.Normalize(data, nad.Defaults{Name: a.Name})
+		return nad.Recorded(data, nad.Defaults{Name: a.Name})
 	}
 	errs := []error{errors.New("it has no configuration")}
 	for _, data := range [][]byte{a.Bytes, a.ConfList, a.Conf} {
 		if len(data) == 0 {
 			continue
 		}
-		list, err := nad.Normalize(data, nad.Defaults{Name: a.Name})
+		list, err := nad.Recorded(data, nad.Defaults{Name: a.Name})
 		if err == nil {
 			return list, nil
 		}
@@ -243,7 +243,7 @@ func fromEntry(file string, s delegate.Sandbox) (*delegate.Attachment, error) {
 	if c.ContainerID != s.ContainerID {
 		return nil, nil // another container's is an answer, not a failure
 	}
-	list, err := nad.Normalize(c.Config, nad.Defaults{Name: c.NetworkName})
+	list, err := nad.Recorded(c.Config, nad.Defaults{Name: c.NetworkName})
 	if err != nil {
 		return nil, fmt.Errorf("libcni's cache %s: %w", file, err)
 	}

@@ -19,7 +19,6 @@ import (
 
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
-	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/internal/resolve"
@@ -36,8 +35,6 @@ type Kernel interface {
 	SameNetNS(path string) (bool, error)
 	// IsNetNS reports whether path is a network namespace that exists.
 	IsNetNS(path string) (bool, error)
-	// Links lists the interfaces of a sandbox.
-	Links(netns string) ([]netdev.Link, error)
 }
 
 // Plugin answers CNI calls. Everything it needs from outside comes in by field.
@@ -69,6 +66,8 @@ type call struct {
 	records *record.Store[delegate.Plan]
 	plugins *delegate.Exec
 	binDirs []string
+	// selects is set when the pod has selected networks itself.
+	selects bool
 	// allowOwnNetNS is the caller's CNI_NETNS_OVERRIDE (CNI 1.1.0 §2, parameters).
 	allowOwnNetNS bool
 	// must is set while plugins are called that have to be, to undo or to check.
@@ -82,7 +81,7 @@ type call struct {
 
 // resolver finds the networks of the call's pod.
 func (c *call) resolver() *resolve.Resolver {
-	return &resolve.Resolver{Config: c.cfg, Pod: c.args.Pod, Warn: func(text string) { c.log.Warn(text) }}
+	return &resolve.Resolver{Config: c.cfg, Pod: c.args.Pod, PodOptional: c.args.NamespaceAssumed, Warn: func(text string) { c.log.Warn(text) }}
 }
 
 // trace notes how long each step of a call takes, for the log.
@@ -116,7 +115,7 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := pod.ParseArgs(a.Args)
+	args, err := pod.ParseArgs(a.Args, cfg.PodNamespace)
 	if err != nil {
 		return nil, err
 	}
