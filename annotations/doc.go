@@ -9,6 +9,8 @@
 // anything acts on it, and brought to one canonical form, so that no later package has to check it again.
 package annotations
 
+import "github.com/plexus-cni/plexus/nad"
+
 // Keys of annotations, and the object that carries them.
 const (
 	// NetworksKey selects a pod's additional networks. NPWG v1.3 §4.1.
@@ -24,9 +26,29 @@ const (
 	// ClaimRequestKey binds on a NetworkAttachmentDefinition each attachment to a request of a ResourceClaim of the pod, as
 	// "claim/request" with the claim's name in spec.resourceClaims. It is Plexus' own.
 	ClaimRequestKey = "plexus-cni.io/claim-request"
+	// UnsupportedRequestsKey on a NetworkAttachmentDefinition, with the value "refuse", has pods refused that ask its network for what no
+	// plugin of it declares as capability, whatever Plexus' configuration says. It is Plexus' own.
+	UnsupportedRequestsKey = "plexus-cni.io/unsupported-requests"
+	// AllowedCNIArgsKey on a NetworkAttachmentDefinition lists, separated by commas, keys that a pod's "cni-args" may carry although they
+	// stand for a request that has to be granted: "mac, sysctl". It is Plexus' own.
+	AllowedCNIArgsKey = "plexus-cni.io/allowed-cni-args"
 	// ConfigSourceKey tells on a pod where the kubelet has it from; present and not "api", the pod is static.
 	ConfigSourceKey = "kubernetes.io/config.source"
 )
+
+// Definition is what Plexus reads of a NetworkAttachmentDefinition, whoever found it.
+func Definition(ref nad.Ref, config string, of map[string]string) nad.Definition {
+	return nad.Definition{
+		Ref: ref, Config: config,
+		ResourceName: of[ResourceNameKey], ClaimRequest: of[ClaimRequestKey],
+		UnsupportedRequests: of[UnsupportedRequestsKey], AllowedCNIArgs: of[AllowedCNIArgsKey],
+	}
+}
+
+// DefinitionKeys are the annotations of a NetworkAttachmentDefinition that Plexus reads.
+func DefinitionKeys() []string {
+	return []string{ResourceNameKey, ClaimRequestKey, UnsupportedRequestsKey, AllowedCNIArgsKey}
+}
 
 // IsStatic reports whether a pod's annotations say that it comes from a file of the kubelet: what the API server has of it is a
 // mirror, with a UID of its own.

@@ -8,13 +8,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
+
+	"github.com/plexus-cni/plexus/nad"
 )
 
 const (
@@ -52,7 +54,7 @@ type Element struct {
 	// DefaultRoute are the gateways of the pod's default routes, at most one of a family. Nil asks for nothing; empty but not nil
 	// asks that the default routes that the network itself sets be the pod's.
 	DefaultRoute []netip.Addr `json:"default-route,omitzero"`
-	// DeviceID names the device to attach where no resource of the network does.
+	// DeviceID asks for a device. It reaches the plugins that declare the capability, and chooses among the devices that the pod was given.
 	DeviceID string `json:"deviceID,omitempty"`
 	// IPAMClaimReference names an IPAMClaim in the pod's namespace.
 	IPAMClaimReference string `json:"ipam-claim-reference,omitempty"`
@@ -86,9 +88,10 @@ func (e Element) String() string {
 	return s
 }
 
-// ValidateInterfaceName says whether an interface of the sandbox can have the name: 1 to 15 bytes, no "/", ":", "%" or white space,
-// no control character, not ".", ".." or "lo". That is what Linux accepts (dev_valid_name), less the loopback interface, which is
-// there already, and "%", which the kernel takes as a template to fill in. The error matches ErrInvalid and says how to mend the name.
+// ValidateInterfaceName says whether a pod may ask for an interface of that name: 1 to 15 bytes of letters, digits, "_", "-" and ".", not
+// beginning with "-" or ".", and not "lo". Linux accepts more (dev_valid_name), and so does NPWG v1.3 §4.1.2.1.2; but the name reaches
+// plugins as CNI_IFNAME, some of which are shell scripts, and all of which may run a program with it as an argument. The error matches
+// ErrInvalid and says how to correct the name.
 func ValidateInterfaceName(name string) error {
 	if err := checkInterfaceName(name); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -97,7 +100,9 @@ func ValidateInterfaceName(name string) error {
 }
 
 func checkInterfaceName(name string) error {
-	unfit := func(r rune) bool { return strings.ContainsRune("/:%", r) || unicode.IsSpace(r) || unicode.IsControl(r) }
+	unfit := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_-.", r)
+	}
 	switch {
 	case name == "":
 		return fieldError("interface", name, "is empty: give 1 to %d bytes", maxInterfaceBytes)
@@ -105,11 +110,39 @@ func checkInterfaceName(name string) error {
 		return fieldError("interface", name, "has %d bytes and Linux allows %d: shorten it", len(name), maxInterfaceBytes)
 	case name == "." || name == ".." || name == "lo":
 		return fieldError("interface", name, "is a reserved name: choose another, like net1")
-	// Linux looks at bytes as Latin-1, where 0xa0 is a white space, whatever the character that the byte is a part of.
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, unfit) || strings.IndexByte(name, 0xa0) >= 0:
-		return fieldError("interface", name, `has a character that Linux does not allow: use letters, digits, "-", "_" and "."`)
+	case strings.ContainsFunc(name, unfit):
+		return fieldError("interface", name, `has a character that is not allowed: use letters, digits, "-", "_" and "."`)
+	case name[0] == '-' || name[0] == '.':
+		return fieldError("interface", name, `begins with %q: begin with a letter, a digit or "_"`, name[:1])
 	}
 	return nil
+}
+
+// Validate checks an element that somebody else parsed, as [ParseNetworks] checks one that a pod's author wrote, and returns it in
+// canonical form. The error matches ErrInvalid.
+func (e Element) Validate() (Element, error) {
+	e.IPs, e.PortMappings = slices.Clone(e.IPs), slices.Clone(e.PortMappings)
+	e.CNIArgs = maps.Clone(e.CNIArgs)
+	if e.Bandwidth != nil {
+		b := *e.Bandwidth
+		e.Bandwidth = &b
+	}
+	var texts []string
+	if e.DefaultRoute != nil {
+		texts = []string{}
+	}
+	for _, gw := range e.DefaultRoute {
+		texts = append(texts, gw.String())
+	}
+	routes, err := gateways(texts)
+	if err == nil {
+		e.DefaultRoute = routes
+		e, err = e.validated("")
+	}
+	if err != nil {
+		return Element{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return e, nil
 }
 
 // validated returns the element in canonical form, in the given namespace if it names none; the error names the field, the value
@@ -132,9 +165,9 @@ func (e *Element) checkNames() error {
 	switch {
 	case e.Name == "":
 		return errors.New(`name is missing: name the NetworkAttachmentDefinition`)
-	case !isSubdomain(e.Name):
+	case !nad.IsSubdomain(e.Name):
 		return fieldError("name", e.Name, `is no name of a NetworkAttachmentDefinition: use at most %d lower-case letters, digits, "-" and ".", letters or digits at both ends`, maxNameBytes)
-	case !isLabel(e.Namespace) || len(e.Namespace) > maxNamespaceBytes:
+	case !nad.IsLabel(e.Namespace):
 		return fieldError("namespace", e.Namespace, `is no name of a namespace: use at most %d lower-case letters, digits and "-", letters or digits at both ends`, maxNamespaceBytes)
 	case e.Interface != "":
 		return checkInterfaceName(e.Interface)
@@ -206,18 +239,31 @@ func gateways(texts []string) ([]netip.Addr, error) {
 			return nil, fieldError("default-route", text, "is no address of a gateway: write an IP address without prefix length, like 10.1.2.1 or fd00::1")
 		}
 		if slices.ContainsFunc(list, func(other netip.Addr) bool { return other.Is4() == gw.Is4() }) {
-			return nil, fieldError("default-route", text, "is a second %s gateway, and ECMP is not supported: keep one of a family", familyName(gw))
+			return nil, fieldError("default-route", text, "is a second %s gateway, and ECMP is not supported: keep one of a family", Family(gw))
 		}
 		list = append(list, gw)
 	}
 	return list, nil
 }
 
-func familyName(addr netip.Addr) string {
+// Family is how messages call the family of an address: "IPv4" or "IPv6".
+func Family(addr netip.Addr) string {
 	if addr.Is4() {
 		return "IPv4"
 	}
 	return "IPv6"
+}
+
+// RouteFamilies are the families whose default route the element claims; the empty list claims both, none claims nothing.
+func (e Element) RouteFamilies() []string {
+	if e.DefaultRoute != nil && len(e.DefaultRoute) == 0 {
+		return []string{"IPv4", "IPv6"}
+	}
+	var families []string
+	for _, gw := range e.DefaultRoute {
+		families = append(families, Family(gw))
+	}
+	return families
 }
 
 func (e *Element) canonicalizeBandwidth() error {
@@ -298,29 +344,10 @@ func (e *Element) checkDevice() error {
 		return fieldError("deviceID", id, "has %d bytes: give at most %d", len(id), maxDeviceIDBytes)
 	case id == "." || id == ".." || strings.ContainsFunc(id, unfit):
 		return fieldError("deviceID", id, `is no device ID: write one like 0000:03:02.1, without "/" and white space`)
-	case e.IPAMClaimReference != "" && !isSubdomain(e.IPAMClaimReference):
+	case e.IPAMClaimReference != "" && !nad.IsSubdomain(e.IPAMClaimReference):
 		return fieldError("ipam-claim-reference", e.IPAMClaimReference, `is no name of an IPAMClaim: use at most %d lower-case letters, digits, "-" and ".", letters or digits at both ends`, maxNameBytes)
 	}
 	return nil
-}
-
-// isSubdomain says whether s is an RFC 1123 subdomain as Kubernetes has it: it bounds the whole and not each label.
-func isSubdomain(s string) bool {
-	if len(s) > maxNameBytes {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if !isLabel(label) {
-			return false
-		}
-	}
-	return true
-}
-
-// isLabel says whether s has the characters of an RFC 1123 label; its length is the caller's to check.
-func isLabel(s string) bool {
-	unfit := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
-	return s != "" && s[0] != '-' && s[len(s)-1] != '-' && !strings.ContainsFunc(s, unfit)
 }
 
 // fieldError words what is wrong with the value of a field, and how to mend it.

@@ -177,6 +177,9 @@ func splitJSON(value string) ([]request, error) {
 		if err := json.Unmarshal(item, &r); err != nil {
 			return nil, fmt.Errorf("%s: %w", position(i, r.Name), jsonError(err))
 		}
+		if err := checkSpelling(item); err != nil {
+			return nil, fmt.Errorf("%s: %w", position(i, r.Name), err)
+		}
 		requests = append(requests, r)
 	}
 	return requests, nil
@@ -217,7 +220,7 @@ func checkTogether(elements []Element) error {
 			return fmt.Errorf("%s: %w", here, fieldError("interface", e.Interface, "is that of %s too: give each its own", other))
 		}
 		interfaces[e.Interface] = here
-		for _, family := range routeFamilies(e) {
+		for _, family := range e.RouteFamilies() {
 			if other, taken := routes[family]; taken {
 				return fmt.Errorf("%s: default-route claims the %s default route, as %s does, and ECMP is not supported: leave it to one of them", here, family, other)
 			}
@@ -225,18 +228,6 @@ func checkTogether(elements []Element) error {
 		}
 	}
 	return nil
-}
-
-// routeFamilies returns the families whose default route the element claims; the empty list claims both.
-func routeFamilies(e Element) []string {
-	if e.DefaultRoute != nil && len(e.DefaultRoute) == 0 {
-		return []string{"IPv4", "IPv6"}
-	}
-	var families []string
-	for _, gw := range e.DefaultRoute {
-		families = append(families, familyName(gw))
-	}
-	return families
 }
 
 func tooMany(n int) error {

@@ -41,8 +41,7 @@ func TestParseNetworksSelects(t *testing.T) {
 		"the same network twice is two attachments":   {"a,a", []Element{{Namespace: "default", Name: "a"}, {Namespace: "default", Name: "a"}}},
 		"line ends between items":                     {"a,\n  b\n", []Element{{Namespace: "default", Name: "a"}, {Namespace: "default", Name: "b"}}},
 		"a network named null in JSON":                {`[{"name":"null"}]`, []Element{{Namespace: "default", Name: "null"}}},
-		"keys in any case":                            {`[{"Name":"a","MAC":"02:00:00:00:00:01"}]`, []Element{{Namespace: "default", Name: "a", MAC: "02:00:00:00:00:01"}}},
-		"the last of a repeated key":                  {`[{"name":"b","name":"a"}]`, []Element{{Namespace: "default", Name: "a"}}},
+		"an unknown key twice":                        {`[{"name":"a","x":1,"X":2,"x":3}]`, []Element{{Namespace: "default", Name: "a"}}},
 		"null asks for nothing":                       {`[{"name":"a","mac":null,"ips":null,"bandwidth":null,"cni-args":null,"default-route":null}]`, []Element{{Namespace: "default", Name: "a"}}},
 		"empty requests ask for nothing":              {`[{"name":"a","mac":"","ips":[],"bandwidth":{},"portMappings":[],"cni-args":{}}]`, []Element{{Namespace: "default", Name: "a"}}},
 		"mac with hyphens and capitals, 6 bytes":      {`[{"name":"a","mac":"02-00-00-00-00-AB"}]`, []Element{{Namespace: "default", Name: "a", MAC: "02:00:00:00:00:ab"}}},
@@ -78,7 +77,7 @@ func TestParseNetworksRefuses(t *testing.T) {
 	const (
 		shortForm = `write [namespace/]name[@interface]`
 		badName   = `is no name of a NetworkAttachmentDefinition: use at most 253 lower-case letters, digits, "-" and ".", letters or digits at both ends`
-		badIfName = `has a character that Linux does not allow: use letters, digits, "-", "_" and "."`
+		badIfName = `has a character that is not allowed: use letters, digits, "-", "_" and "."`
 		badIP     = `is no IP address: write one like 10.1.2.3, 10.1.2.3/24 or fd00::3/64`
 		badPrefix = `is no IP address with prefix length: write one like 10.1.2.3/24 or fd00::3/64`
 		badMAC    = `is no hardware address: write 6 bytes (20 for InfiniBand) in hex, like 02:00:00:00:00:01`
@@ -229,13 +228,12 @@ func TestParseDefaultNetwork(t *testing.T) {
 
 func TestValidateInterfaceName(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"a", "eth0", "net1", "x.1", "my_interface", "a-b", "123456789012345", "é1", "..."} {
+	for _, name := range []string{"a", "eth0", "net1", "x.1", "my_interface", "a-b", "123456789012345"} {
 		if err := ValidateInterfaceName(name); err != nil {
 			t.Errorf("ValidateInterfaceName(%q) = %v; want it accepted", name, err)
 		}
 	}
-	// "à" is c3 a0 in UTF-8: Linux takes the second byte for a no-break space.
-	for _, name := range []string{"", "1234567890123456", ".", "..", "lo", "a/b", "a:1", "a b", "a\tb", "a\nb", "a\u00a0b", "a\u2003b", "à", "net%d", "a\x00", "a\x7f", "a\xff"} {
+	for _, name := range []string{"", "1234567890123456", ".", "..", "lo", "a/b", "a:1", "a b", "a\tb", "a\nb", "a\u00a0b", "a\u2003b", "à", "net%d", "a\x00", "a\x7f", "a\xff", "é1", "..."} {
 		if err := ValidateInterfaceName(name); !errors.Is(err, ErrInvalid) {
 			t.Errorf("ValidateInterfaceName(%q) = %v; want ErrInvalid", name, err)
 		}

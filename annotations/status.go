@@ -4,7 +4,6 @@
 package annotations
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	types040 "github.com/containernetworking/cni/pkg/types/040"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
@@ -40,8 +38,10 @@ type Status struct {
 type Attached struct {
 	// Network is the name for the status.
 	Network string
-	// IfName is the name of the attachment's interface in the sandbox.
+	// IfName is the name that was asked for, for the attachment's interface in the sandbox.
 	IfName string
+	// IsOwn reports whether a path is the sandbox's network namespace; nil where that is not known: then any path is.
+	IsOwn func(path string) bool
 	// Default marks the attachment of the default network.
 	Default bool
 	// Result is what the plugins returned, of any CNI version; nil for nothing.
@@ -50,106 +50,56 @@ type Attached struct {
 	DeviceInfo *DeviceInfo
 }
 
-// StatusOf returns the status of one attachment: an object for each interface that its result has in the sandbox. A result without
-// one, as any result of CNI 0.2.0, gives one object with only what is known without it: name, interface, DNS and, if there are, the
-// mark of the default network and the device.
+// StatusOf returns the status of one attachment: an object for each interface that [PodInterfaces] finds in its result.
 func StatusOf(a Attached) ([]Status, error) {
+	interfaces, err := PodInterfaces(a.Result, a.IfName, a.isOwn)
+	if err != nil {
+		return nil, fmt.Errorf("status of network %s: %w", a.Network, err)
+	}
 	result, err := currentResult(a.Result)
 	if err != nil {
 		return nil, fmt.Errorf("status of network %s: %w", a.Network, err)
 	}
-	var list []Status
-	place := map[int]int{} // of an interface of the result, in the list
-	for i, ifc := range result.Interfaces {
-		if ifc.Sandbox == "" {
-			continue
+	list := make([]Status, len(interfaces))
+	for i, each := range interfaces {
+		list[i] = Status{
+			Name: a.Network, Interface: each.Name, MAC: each.MAC, MTU: each.MTU, DNS: *result.DNS.Copy(), DeviceInfo: a.DeviceInfo,
 		}
-		place[i] = len(list)
-		list = append(list, Status{
-			Name: a.Network, Interface: cmp.Or(ifc.Name, a.IfName), MAC: ifc.Mac, MTU: ifc.Mtu,
-			DNS: *result.DNS.Copy(), DeviceInfo: a.DeviceInfo,
-		})
+		for _, ip := range each.IPs {
+			list[i].IPs = append(list[i].IPs, ip.Address.IP.String())
+		}
 	}
-	if len(list) == 0 {
-		return []Status{{Name: a.Network, Interface: a.IfName, Default: a.Default, DNS: *result.DNS.Copy(), DeviceInfo: a.DeviceInfo}}, nil
-	}
-	ips := placedIPs(result, place, len(list)-1)
-	for _, ip := range ips {
-		s := &list[ip.place]
-		s.IPs = append(s.IPs, ip.Address.IP.String())
-	}
-	list[defaultPlace(ips)].Default = a.Default
+	list[defaultPlace(interfaces)].Default = a.Default
 	for _, gw := range defaultGateways(result.Routes) {
-		s := &list[gatewayPlace(ips, gw)]
+		s := &list[gatewayPlace(interfaces, gw)]
 		s.Gateway = append(s.Gateway, gw.String())
 	}
 	return list, nil
 }
 
-// currentResult converts a result to the newest version. It is a plugin's output, and neither libcni's decoding nor its conversion
-// minds an entry that is null or an address that is missing.
-func currentResult(r types.Result) (*types100.Result, error) {
-	if r == nil {
-		return &types100.Result{}, nil
+func (a Attached) isOwn(sandbox string) bool {
+	if a.IsOwn == nil {
+		return strings.HasPrefix(sandbox, "/")
 	}
-	null := errors.New("its result has a null entry: report it to the plugin's maintainers")
-	if old, ok := r.(*types040.Result); ok && (slices.Contains(old.Interfaces, nil) || slices.Contains(old.IPs, nil)) {
-		return nil, null
-	}
-	result, err := types100.GetResult(r)
-	if err != nil {
-		return nil, fmt.Errorf("convert its result: %w", err)
-	}
-	if slices.Contains(result.Interfaces, nil) || slices.Contains(result.IPs, nil) || slices.Contains(result.Routes, nil) {
-		return nil, null
-	}
-	if slices.ContainsFunc(result.IPs, func(ip *types100.IPConfig) bool { return ip.Address.IP.To16() == nil }) {
-		return nil, errors.New("its result has an entry in ips without address: report it to the plugin's maintainers")
-	}
-	return result, nil
+	return a.IsOwn(sandbox)
 }
 
-// placedIP is an address with the place of its object in the status.
-type placedIP struct {
-	*types100.IPConfig
-	place int
+// defaultPlace is where the pod's default interface is: the first that has an address with a gateway, else the first.
+func defaultPlace(interfaces []PodInterface) int {
+	return max(0, slices.IndexFunc(interfaces, func(i PodInterface) bool {
+		return slices.ContainsFunc(i.IPs, func(ip *types100.IPConfig) bool { return ip.Gateway != nil })
+	}))
 }
 
-// placedIPs places the addresses of a result: by their interface, without one with the last object. An only interface has them
-// all. What belongs to an interface outside the sandbox is left out.
-func placedIPs(result *types100.Result, place map[int]int, last int) []placedIP {
-	var placed []placedIP
-	for _, ip := range result.IPs {
-		if ip.Interface == nil || len(result.Interfaces) == 1 {
-			placed = append(placed, placedIP{ip, last})
-		} else if at, ok := place[*ip.Interface]; ok {
-			placed = append(placed, placedIP{ip, at})
-		}
-	}
-	return placed
-}
-
-// defaultPlace is where the pod's default interface is: with the first address that has a gateway, else first.
-func defaultPlace(ips []placedIP) int {
-	for _, ip := range ips {
-		if ip.Gateway != nil {
-			return ip.place
-		}
-	}
-	return 0
-}
-
-// gatewayPlace is where a default route belongs, which in a result names no interface: with the address that has its gateway, else
-// with the one whose subnet holds it, else first.
-func gatewayPlace(ips []placedIP, gw net.IP) int {
-	for _, ip := range ips {
-		if ip.Gateway.Equal(gw) {
-			return ip.place
-		}
-	}
-	for _, ip := range ips {
-		if ip.Address.Contains(gw) {
-			return ip.place
+// gatewayPlace is where a default route belongs, which in a result names no interface: where an address has its gateway, else where a
+// subnet holds it, else first.
+func gatewayPlace(interfaces []PodInterface, gw net.IP) int {
+	for _, belongs := range []func(*types100.IPConfig) bool{
+		func(ip *types100.IPConfig) bool { return ip.Gateway.Equal(gw) },
+		func(ip *types100.IPConfig) bool { return ip.Address.Contains(gw) },
+	} {
+		if i := slices.IndexFunc(interfaces, func(i PodInterface) bool { return slices.ContainsFunc(i.IPs, belongs) }); i >= 0 {
+			return i
 		}
 	}
 	return 0

@@ -104,10 +104,10 @@ func TestStatusOf(t *testing.T) {
 				{Name: "default/a", Interface: "eth1", IPs: []string{"10.1.0.2", "10.2.0.2"}, Default: true},
 			},
 		},
-		"S7 one interface without sandbox": {
+		"S7 one interface without sandbox: its addresses are the pod's, its MAC is the host's": {
 			in:     Attached{Network: "default/a", IfName: "net1"},
 			result: `{"cniVersion":"1.0.0","interfaces":[{"name":"tap0","mac":"02:00:00:00:00:01"}],"ips":[{"address":"10.1.0.2/24"}],"dns":{"domain":"x"}}`,
-			want:   []Status{{Name: "default/a", Interface: "net1", DNS: types.DNS{Domain: "x"}}},
+			want:   []Status{{Name: "default/a", Interface: "net1", IPs: []string{"10.1.0.2"}, DNS: types.DNS{Domain: "x"}}},
 		},
 		"S7 no interface, default network": {
 			in:     Attached{Network: "cni0", IfName: "eth0", Default: true},
@@ -117,7 +117,9 @@ func TestStatusOf(t *testing.T) {
 		"a result of CNI 0.2.0 names no interface": {
 			in:     Attached{Network: "default/a", IfName: "net1"},
 			result: `{"cniVersion":"0.2.0","ip4":{"ip":"10.1.0.2/24","gateway":"10.1.0.1","routes":[{"dst":"0.0.0.0/0","gw":"10.1.0.1"}]},"dns":{"nameservers":["10.1.0.53"]}}`,
-			want:   []Status{{Name: "default/a", Interface: "net1", DNS: types.DNS{Nameservers: []string{"10.1.0.53"}}}},
+			want: []Status{{
+				Name: "default/a", Interface: "net1", IPs: []string{"10.1.0.2"}, DNS: types.DNS{Nameservers: []string{"10.1.0.53"}}, Gateway: []string{"10.1.0.1"},
+			}},
 		},
 		"a result of CNI 0.3.1": {
 			in:     Attached{Network: "default/a", IfName: "net1"},

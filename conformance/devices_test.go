@@ -63,27 +63,22 @@ func TestDevices(t *testing.T) {
 				w.expect("runtimeConfig of "+c.String(), any(nil), c.Config["runtimeConfig"])
 			}
 		},
-		"X6 a deviceID without resourceName": func(w *world) {
+		"X6 a deviceID goes to the plugins that declare the capability, and nowhere else": func(w *world) {
 			w.nad("default/a", object{"name": "a", "plugins": []any{
 				w.recorder(object{"tag": "one", "capabilities": object{"deviceID": true}}), w.recorder(object{"tag": "two", "deviceID": "of the NAD"}),
 			}})
 			w.annotate(networks, `[{"name":"a","deviceID":"0000:03:02.1"},{"name":"b"}]`)
 			w.must("ADD")
 			calls := w.expectCalls("ADD cluster eth0", "ADD a/one net1", "ADD a/two net1", "ADD b net2")
-			for _, c := range calls[1:3] {
-				w.expect("device of "+c.String(), []any{"0000:03:02.1", "0000:03:02.1"}, []any{c.Config["deviceID"], c.Config["pciBusID"]})
-			}
+			w.expect("devices", []any{nil, nil, "of the NAD", nil}, []any{calls[0].Config["deviceID"], calls[1].Config["deviceID"], calls[2].Config["deviceID"], calls[3].Config["deviceID"]})
 			w.expectJSON("runtimeConfig", `{"deviceID":"0000:03:02.1"}`, calls[1].Config["runtimeConfig"])
 			w.expect("runtimeConfig of the plugin without the capability", any(nil), calls[2].Config["runtimeConfig"])
-			for _, c := range []recorded{calls[0], calls[3]} {
-				w.expect("device of "+c.String(), []any{nil, nil}, []any{c.Config["deviceID"], c.Config["pciBusID"]})
-			}
 		},
-		"X6 a resourceName without device": func(w *world) {
+		"X6 a resourceName without device, of a plugin that takes one": func(w *world) {
 			w.writeManifest("NetworkAttachmentDefinition", "default", "a", map[string]string{"k8s.v1.cni.cncf.io/resourceName": "vendor.com/vf"}, "",
-				object{"config": asJSON(w.t, w.recorder(nil))})
+				object{"config": asJSON(w.t, w.recorder(object{"capabilities": object{"deviceID": true}}))})
 			w.annotate(networks, "a")
-			w.failed(w.call("ADD"), types.ErrInvalidNetworkConfig, "pod default/web", "default/a", `"vendor.com/vf"`, `"deviceID"`)
+			w.failed(w.call("ADD"), types.ErrInvalidNetworkConfig, "pod default/web", "default/a", `"vendor.com/vf"`)
 			w.expectCalls()
 			w.expectNothingLeft()
 		},
@@ -166,7 +161,7 @@ func TestDevices(t *testing.T) {
 		},
 		"X7 a claim without a device for the network": func(w *world) {
 			c := w.inCluster()
-			c.nad("a", w.recorder(object{"name": "a"}), ofResource)
+			c.nad("a", w.recorder(object{"name": "a", "capabilities": object{"deviceID": true}}), ofResource)
 			c.claims("a", []string{"gpu0="}, []string{"gpu=gpu0"})
 			w.expectRefused(types.ErrInvalidNetworkConfig, "default/a", `"intel.com/vf"`, "want 1", "gave the pod 0")
 		},

@@ -62,6 +62,7 @@ func TestRequests(t *testing.T) {
 			}
 		},
 		"C2 requests that no plugin supports fail": func(w *world) {
+			w.conf["unsupportedRequests"] = "refuse"
 			w.annotate(networks, everything)
 			w.expectRefused(types.ErrInvalidNetworkConfig, "pod default/web", "default/a", `"mac"`, "recorder", `"capabilities": {"mac": true}`, `"unsupportedRequests": "ignore"`)
 		},
@@ -73,6 +74,7 @@ func TestRequests(t *testing.T) {
 			w.expect("runtimeConfig", any(nil), a.Config["runtimeConfig"])
 		},
 		"C2 a capability that is false is none": func(w *world) {
+			w.conf["unsupportedRequests"] = "fail" // as it was called
 			w.nad("default/a", w.recorder(object{"capabilities": object{"mac": false}}))
 			w.annotate(networks, `[{"name":"a","mac":"02:00:00:00:00:01"}]`)
 			w.expectRefused(types.ErrInvalidNetworkConfig, "default/a", `"mac"`)

@@ -131,7 +131,7 @@ func TestStatus(t *testing.T) {
 		},
 		"S7 an interface outside the sandbox": {
 			result: object{"interfaces": []any{object{"name": "veth1", "mac": "02:00:00:00:00:02"}}, "ips": []any{object{"address": "10.2.0.2/24", "interface": 0}}},
-			want:   []string{`{"name":"default/a","interface":"net1","dns":{}}`},
+			want:   []string{`{"name":"default/a","interface":"net1","ips":["10.2.0.2"],"dns":{}}`},
 		},
 		"S7 no interface at all": {
 			result: object{"interfaces": []any{}},
@@ -192,7 +192,7 @@ func TestStatus(t *testing.T) {
 			}}))
 			w.annotate(networks, "a")
 			w.must("ADD")
-			w.expectStatus(cluster, `{"name":"default/a","interface":"net1","dns":{}}`)
+			w.expectStatus(cluster, `{"name":"default/a","interface":"net1","ips":["10.2.0.2"],"dns":{}}`)
 		},
 		"S10 device-info": func(w *world) {
 			w.nad("default/a", w.recorder(object{

@@ -168,6 +168,9 @@ func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment, plugins
 		}
 	}
 	a.State, a.Result = Attached, result
+	if err := e.verify(s, a); err != nil {
+		return err
+	}
 	return e.step("attached " + a.IfName)
 }
 

@@ -81,9 +81,11 @@ type Attachment struct {
 	DeviceInfoSource string `json:"deviceInfoSource,omitempty"`
 	// DefaultRoute are the gateways that the pod's default routes shall use through this attachment; empty but not nil: keep
 	// what its plugin sets.
-	DefaultRoute []netip.Addr    `json:"defaultRoute,omitzero"`
-	State        State           `json:"state"`
-	Result       json.RawMessage `json:"result,omitempty"`
+	DefaultRoute []netip.Addr `json:"defaultRoute,omitzero"`
+	// Verify is what has to be seen after the ADD; nil for nothing.
+	Verify *Asked          `json:"verify,omitempty"`
+	State  State           `json:"state"`
+	Result json.RawMessage `json:"result,omitempty"`
 	// AddError is why its ADD failed; Refused is set when the plugin said so itself, rather than that it was cut short.
 	AddError string `json:"addError,omitempty"`
 	Refused  bool   `json:"refused,omitempty"`
@@ -144,11 +146,17 @@ type Network struct {
 	// Name is its name in the network status.
 	Name string
 	List *nad.List
-	// Device is the ID of the device that it consumes, "" for none; ResourceName the resource that it is one of, and Claimed where it
-	// comes from if that is a ResourceClaim.
+	// Device is the ID of the device that it consumes, "" for none; ResourceName the resource that it is one of, or would be, and Claimed
+	// where it comes from if that is a ResourceClaim.
 	Device       string
 	ResourceName string
 	Claimed      *pod.ClaimedDevice
+	// Trusted is set for a network that stands in the plugin's own configuration, or in a file that this names: the operator's word.
+	Trusted bool
+	// RefuseUnsupported has requests refused that no plugin declares, and AllowedCNIArgs are the keys that cni-args may carry although they
+	// stand for a request: the word of the NetworkAttachmentDefinition's author.
+	RefuseUnsupported bool
+	AllowedCNIArgs    []string
 	// Element holds the pod's requests; zero for networks that the pod did not select.
 	Element annotations.Element
 }
@@ -165,8 +173,7 @@ type Request struct {
 	RuntimeConfig map[string]json.RawMessage
 	// Networks are in the order of attachment; the first is the default network.
 	Networks []Network
-	// IgnoreUnsupported drops requests that no plugin of a network supports, instead of refusing them (NPWG §4.1.2.1).
-	IgnoreUnsupported bool
+	Rules
 	// DeviceInfoDir is the base folder of device-info files.
 	DeviceInfoDir string
 }
@@ -176,8 +183,8 @@ func NewPlan(r Request) (*Plan, error) {
 	if len(r.Networks) == 0 {
 		return nil, fmt.Errorf("%w: no network at all", ErrInvalid)
 	}
-	if len(r.Networks) > MaxAttachments {
-		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are possible", ErrInvalid, len(r.Networks), MaxAttachments)
+	if most := cmp.Or(r.MaxNetworks, MaxAttachments); len(r.Networks) > most {
+		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are allowed: select fewer, or raise \"maxNetworksPerPod\" in Plexus' configuration", ErrInvalid, len(r.Networks), most)
 	}
 	p := &Plan{Version: PlanVersion, Config: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, Pod: r.Args.Pod}
 	names := newNamer(r.Sandbox.IfName)
@@ -219,10 +226,20 @@ func (r *Request) attachment(i int, n Network) (*Attachment, error) {
 	if a.Default {
 		maps.Copy(a.CapabilityArgs, r.RuntimeConfig)
 	}
-	if err := r.addRequests(a, n); err != nil {
-		return nil, err
+	if n.ResourceName != "" && n.Device == "" && n.List.TakesDevice() {
+		return nil, fmt.Errorf("%w: it consumes one of resource %q (plugins %s), and the node gave the pod none: request it in the resources of the pod's containers or in a ResourceClaim",
+			ErrInvalid, n.ResourceName, strings.Join(n.List.Types(), ", "))
 	}
-	a.Args = delegateArgs(r.Args, n, a.Default)
+	for _, check := range []func() error{
+		func() error { return r.checkAllowed(n) },
+		func() error { return checkCNIArgs(n) },
+		func() error { return r.addRequests(a, n) },
+	} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	a.Args = r.delegateArgs(n, a.Default)
 	list, err := n.List.EditPlugins(func(plugin map[string]json.RawMessage) error {
 		return editPlugin(plugin, n)
 	})
@@ -231,154 +248,6 @@ func (r *Request) attachment(i int, n Network) (*Attachment, error) {
 	}
 	a.List = list
 	return a, nil
-}
-
-// Capabilities of the CNI conventions that an element can ask for.
-const (
-	capMAC            = "mac"
-	capIPs            = "ips"
-	capBandwidth      = "bandwidth"
-	capPortMappings   = "portMappings"
-	capInfinibandGUID = "infinibandGUID"
-	capDeviceID       = "deviceID"
-	capDeviceInfoFile = "CNIDeviceInfoFile"
-	capIPAMClaim      = "ipam-claim-reference"
-)
-
-// addRequests puts an element's requests into the capability args. One that no plugin declares is refused, or dropped.
-func (r *Request) addRequests(a *Attachment, n Network) error {
-	e := n.Element
-	requests := []struct {
-		capability, field string
-		asked             bool
-		value             any
-	}{
-		{capMAC, "mac", e.MAC != "", e.MAC},
-		{capIPs, "ips", len(e.IPs) > 0, e.IPs},
-		{capBandwidth, "bandwidth", e.Bandwidth != nil, e.Bandwidth},
-		{capPortMappings, "portMappings", len(e.PortMappings) > 0, e.PortMappings},
-		{capInfinibandGUID, "infiniband-guid", e.InfinibandGUID != "", e.InfinibandGUID},
-	}
-	declared := n.List.Capabilities()
-	for _, q := range requests {
-		switch {
-		case !q.asked:
-			continue
-		case !declared[q.capability] && r.IgnoreUnsupported:
-			continue
-		case !declared[q.capability]:
-			return fmt.Errorf("%w: it was asked for %q, and none of its plugins (%s) declares the capability %q: add \"capabilities\": {%q: true} to the plugin that honours it, drop the request, or set \"unsupportedRequests\": \"ignore\" in Plexus' configuration",
-				ErrInvalid, q.field, strings.Join(n.List.Types(), ", "), q.capability, q.capability)
-		}
-		if err := a.setCapability(q.capability, q.value); err != nil {
-			return err
-		}
-	}
-	// These two are information, not demands: a plugin that wants them says so.
-	if n.Device != "" {
-		if err := a.setCapability(capDeviceID, n.Device); err != nil {
-			return err
-		}
-	}
-	if e.IPAMClaimReference != "" {
-		return a.setCapability(capIPAMClaim, e.IPAMClaimReference)
-	}
-	return nil
-}
-
-func (a *Attachment) setCapability(name string, value any) error {
-	raw, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Errorf("request %q: %w", name, err)
-	}
-	a.CapabilityArgs[name] = raw
-	return nil
-}
-
-// delegateArgs are the CNI_ARGS of one attachment. MAC and IP of the caller are meant for the one interface that the caller knows;
-// an element's own replace them. Several addresses in IP= are a list to some IPAM plugins and nonsense to others (host-local), so
-// that they go there only when no plugin takes them as runtimeConfig.
-func delegateArgs(args pod.Args, n Network, isDefault bool) [][2]string {
-	e := n.Element
-	const keyMAC, keyIP = "MAC", "IP"
-	pairs := slices.DeleteFunc(args.CNIArgs(), func(kv [2]string) bool {
-		switch kv[0] {
-		case keyMAC:
-			return !isDefault || e.MAC != ""
-		case keyIP:
-			return !isDefault || len(e.IPs) > 0
-		}
-		return false
-	})
-	if e.MAC != "" {
-		pairs = append(pairs, [2]string{keyMAC, e.MAC})
-	}
-	if len(e.IPs) == 1 || (len(e.IPs) > 1 && !n.List.Capabilities()[capIPs]) {
-		pairs = append(pairs, [2]string{keyIP, strings.Join(e.IPs, ",")})
-	}
-	return pairs
-}
-
-// editPlugin writes into one plugin's configuration what does not travel as runtimeConfig: the device and cni-args.
-func editPlugin(plugin map[string]json.RawMessage, n Network) error {
-	if n.Device != "" {
-		id, err := json.Marshal(n.Device)
-		if err != nil {
-			return fmt.Errorf("device %q: %w", n.Device, err)
-		}
-		// Two keys for one thing: plugins were written against either.
-		plugin["deviceID"], plugin["pciBusID"] = id, id
-	}
-	cniArgs := n.Element.CNIArgs
-	if ref := n.Element.IPAMClaimReference; ref != "" {
-		raw, err := json.Marshal(ref)
-		if err != nil {
-			return fmt.Errorf("ipam-claim-reference %q: %w", ref, err)
-		}
-		cniArgs = maps.Clone(cniArgs)
-		if cniArgs == nil {
-			cniArgs = map[string]json.RawMessage{}
-		}
-		cniArgs["ipam-claim-reference"] = raw
-	}
-	if len(cniArgs) == 0 {
-		return nil
-	}
-	return mergeCNIArgs(plugin, cniArgs)
-}
-
-// mergeCNIArgs merges over args.cni (CNI conventions, args in network config); the pod's value wins per key.
-func mergeCNIArgs(plugin, cniArgs map[string]json.RawMessage) error {
-	args, err := object(plugin["args"])
-	if err != nil {
-		return fmt.Errorf("%w: key \"args\": %w", nad.ErrInvalid, err)
-	}
-	inner, err := object(args["cni"])
-	if err != nil {
-		return fmt.Errorf("%w: key \"args.cni\": %w", nad.ErrInvalid, err)
-	}
-	maps.Copy(inner, cniArgs)
-	if args["cni"], err = json.Marshal(inner); err != nil {
-		return fmt.Errorf("key \"args.cni\": %w", err)
-	}
-	if plugin["args"], err = json.Marshal(args); err != nil {
-		return fmt.Errorf("key \"args\": %w", err)
-	}
-	return nil
-}
-
-// object decodes a JSON object; absent and null are an empty one.
-func object(raw json.RawMessage) (map[string]json.RawMessage, error) {
-	m := map[string]json.RawMessage{}
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &m); err != nil {
-			return nil, fmt.Errorf("not a JSON object: %w", err)
-		}
-	}
-	if m == nil {
-		m = map[string]json.RawMessage{}
-	}
-	return m, nil
 }
 
 // namer gives each attachment its interface name (spec of the multi-network conventions, §4) and refuses to give one twice.
@@ -415,30 +284,13 @@ func (n *namer) pick(i int, net Network) (string, error) {
 
 // claimDefaultRoutes refuses two networks that would take over the default route of one family: the conventions know no ECMP.
 func claimDefaultRoutes(taken map[string]string, n Network) error {
-	if n.Element.DefaultRoute == nil {
-		return nil
-	}
-	families := map[string]bool{}
-	for _, gw := range n.Element.DefaultRoute {
-		families[familyName(gw)] = true
-	}
-	if len(families) == 0 {
-		families = map[string]bool{"IPv4": true, "IPv6": true}
-	}
-	for _, f := range slices.Sorted(maps.Keys(families)) {
+	for _, f := range n.Element.RouteFamilies() {
 		if other, ok := taken[f]; ok {
 			return fmt.Errorf("%w: networks %s and %s both take the %s default route (\"default-route\"), and ECMP is not supported: leave it on one of them", ErrInvalid, other, n.Name, f)
 		}
 		taken[f] = n.Name
 	}
 	return nil
-}
-
-func familyName(a netip.Addr) string {
-	if a.Is4() {
-		return "IPv4"
-	}
-	return "IPv6"
 }
 
 // DefaultAttachment returns the default network's attachment, nil when it is not among what is left of the plan.

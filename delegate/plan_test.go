@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/testenv/golden"
 	"github.com/plexus-cni/plexus/nad"
@@ -147,15 +148,15 @@ func TestPlanRefuses(t *testing.T) {
 			annotations.ErrInvalid,
 			[]string{"d/a", "much-too-long-for-it"},
 		},
-		"C2 a request that no plugin supports": {
-			[]Network{net("d/a", plain, annotations.Element{MAC: "02:00:00:00:00:01"})},
+		"C2 a request that no plugin supports, and nobody could see": {
+			[]Network{net("d/a", plain, annotations.Element{Bandwidth: &annotations.Bandwidth{IngressRate: 1, IngressBurst: 1}})},
 			ErrInvalid,
-			[]string{"d/a", `"mac"`, "macvlan", `"capabilities": {"mac": true}`, "unsupportedRequests"},
+			[]string{"d/a", `"bandwidth"`, "macvlan", `"capabilities": {"bandwidth": true}`, "unsupportedRequests"},
 		},
 		"C2 a capability that is declared false": {
-			[]Network{net("d/a", `{"type":"x","capabilities":{"ips":false}}`, annotations.Element{IPs: []string{"10.0.0.1"}})},
+			[]Network{net("d/a", `{"type":"x","capabilities":{"portMappings":false}}`, annotations.Element{PortMappings: []annotations.PortMapping{{HostPort: 1, ContainerPort: 1}}})},
 			ErrInvalid,
-			[]string{"d/a", `"ips"`},
+			[]string{"d/a", `"portMappings"`},
 		},
 		"G3 two networks for one default route": {
 			[]Network{net("d/a", plain, annotations.Element{DefaultRoute: addrs("10.0.0.1")}), net("d/b", plain, annotations.Element{DefaultRoute: addrs("10.0.1.1")})},
@@ -166,6 +167,26 @@ func TestPlanRefuses(t *testing.T) {
 			[]Network{net("d/a", plain, annotations.Element{DefaultRoute: addrs()}), net("d/b", plain, annotations.Element{DefaultRoute: addrs("fd00::1")})},
 			ErrInvalid,
 			[]string{"IPv6", "ECMP"},
+		},
+		"a network that insists on declared capabilities": {
+			[]Network{{Name: "d/a", List: list(t, plain), RefuseUnsupported: true, Element: annotations.Element{MAC: "02:00:00:00:00:01"}}},
+			ErrInvalid,
+			[]string{"d/a", `"mac"`, `"capabilities": {"mac": true}`},
+		},
+		"a device that the pod names": {
+			[]Network{net("d/a", `{"type":"host-device","pciBusID":"0000:03:00.0"}`, annotations.Element{DeviceID: "0000:00:1f.6"})},
+			ErrInvalid,
+			[]string{"d/a", `"deviceID"`, "host-device"},
+		},
+		"a device that the pod names, of a resource that the node gave it none of": {
+			[]Network{{Name: "d/a", ResourceName: "intel.com/vf", List: list(t, `{"type":"x","plugins":[],"capabilities":{"deviceID":true}}`), Element: annotations.Element{DeviceID: "0000:00:1f.6"}}},
+			ErrInvalid,
+			[]string{"d/a", `"intel.com/vf"`, "gave the pod none"},
+		},
+		"a plugin that takes a device, and none was given": {
+			[]Network{{Name: "d/a", ResourceName: "intel.com/vf", List: list(t, `{"type":"sriov"}`)}},
+			ErrInvalid,
+			[]string{"d/a", `"intel.com/vf"`, "sriov", "gave the pod none"},
 		},
 		"args that are no object": {
 			[]Network{net("d/a", `{"type":"x","args":7}`, annotations.Element{CNIArgs: map[string]json.RawMessage{"a": json.RawMessage("1")}})},
@@ -192,7 +213,7 @@ func TestPlanRefuses(t *testing.T) {
 func TestC2UnsupportedRequestsCanBeDropped(t *testing.T) {
 	t.Parallel()
 	req := request(t, Network{Name: "d/a", List: list(t, `{"type":"macvlan"}`), Element: annotations.Element{MAC: "02:00:00:00:00:01"}})
-	req.IgnoreUnsupported = true
+	req.UnsupportedRequests = config.IgnoreRequests
 	p, err := NewPlan(req)
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +270,7 @@ func FuzzPlan(f *testing.F) {
 			if len(a.List.Types()) == 0 {
 				t.Error("accepted an attachment without plugins")
 			}
-			if _, err := a.Addresses(); err != nil {
+			if _, err := a.PodInterfaces("/run/netns/x"); err != nil {
 				continue // a broken result is told, and does no harm
 			}
 		}

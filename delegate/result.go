@@ -9,11 +9,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
+	"os"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/plexus-cni/plexus/annotations"
 )
 
 // ResultAs returns what the attachment's plugins reported, in a CNI version; nil when they have not.
@@ -31,24 +34,40 @@ func (a *Attachment) ResultAs(cniVersion string) (types.Result, error) {
 	return result, nil
 }
 
-// Addresses are the addresses, with prefix lengths, that the attachment's plugins reported.
-func (a *Attachment) Addresses() ([]netip.Prefix, error) {
-	r, err := a.ResultAs(types100.ImplementedSpecVersion)
-	if err != nil || r == nil {
+// PodInterfaces are the interfaces of the pod that the attachment's plugins reported, and always at least the one that they were asked for;
+// see [annotations.PodInterfaces]. netns is the path of the sandbox's network namespace.
+func (a *Attachment) PodInterfaces(netns string) ([]annotations.PodInterface, error) {
+	result, err := a.ResultAs(types100.ImplementedSpecVersion)
+	if err != nil {
 		return nil, err
 	}
-	result, err := types100.NewResultFromResult(r)
+	interfaces, err := annotations.PodInterfaces(result, a.IfName, IsSandbox(netns))
 	if err != nil {
-		return nil, fmt.Errorf("%s: result: %w", a, err)
+		return nil, fmt.Errorf("%s: %w", a, err)
 	}
-	var addresses []netip.Prefix
-	for _, ip := range result.IPs {
-		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {
-			ones, _ := ip.Address.Mask.Size()
-			addresses = append(addresses, netip.PrefixFrom(addr.Unmap(), ones))
+	return interfaces, nil
+}
+
+// IsSandbox returns whether a path, of a plugin's result, is the network namespace at netns: by the same path or, while that exists, by
+// another (/proc/1/ns/net, /var/run/netns/x).
+func IsSandbox(netns string) func(path string) bool {
+	return func(path string) bool {
+		if netns == "" || path == "" {
+			return false
 		}
+		if filepath.Clean(path) == filepath.Clean(netns) {
+			return true
+		}
+		if !filepath.IsAbs(path) {
+			return false // "0" is no file of the working directory
+		}
+		one, err := os.Stat(netns)
+		if err != nil {
+			return false // the sandbox is gone
+		}
+		other, err := os.Stat(path)
+		return err == nil && os.SameFile(one, other)
 	}
-	return addresses, nil
 }
 
 // ErrBadOutput marks what a plugin printed or wrote and that can not be understood.
@@ -64,6 +83,12 @@ func parseResult(raw []byte, confVersion string) (types.Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
 	}
+	if resultVersion == "" {
+		// As libcni has it: without a version of its own a result has the configuration's.
+		if raw, err = withVersion(raw, confVersion); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
+		}
+	}
 	result, err := create.Create(cmp.Or(resultVersion, confVersion), raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
@@ -77,6 +102,17 @@ func parseResult(raw []byte, confVersion string) (types.Result, error) {
 		return nil, fmt.Errorf("%w: an address or a route is missing or malformed: %w", ErrBadOutput, err)
 	}
 	return result, nil
+}
+
+func withVersion(raw []byte, version string) ([]byte, error) {
+	result, err := object(raw)
+	if err != nil {
+		return nil, err
+	}
+	if result["cniVersion"], err = json.Marshal(version); err != nil {
+		return nil, err
+	}
+	return json.Marshal(result)
 }
 
 // checkResult refuses a result with null in its lists: the CNI library's conversions follow those pointers. It returns the result's

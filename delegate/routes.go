@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/netdev"
 )
 
@@ -25,7 +26,11 @@ func (e *Executor) takeDefaultRoutes(ctx context.Context, p *Plan) error {
 		if a.DefaultRoute == nil {
 			continue
 		}
-		routes := netdev.DefaultRoutes{IfName: a.IfName, Gateways: map[netdev.Family]netip.Addr{}}
+		ifName, err := a.routed(p.Sandbox.NetNS)
+		if err != nil {
+			return a.failed(err)
+		}
+		routes := netdev.DefaultRoutes{IfName: ifName, Gateways: map[netdev.Family]netip.Addr{}}
 		for _, gw := range a.DefaultRoute {
 			routes.Gateways[family(gw)] = gw
 		}
@@ -36,7 +41,7 @@ func (e *Executor) takeDefaultRoutes(ctx context.Context, p *Plan) error {
 			return a.failed(fmt.Errorf("default-route: %w", err))
 		}
 		for j := range p.Attachments {
-			if err := p.Attachments[j].rewriteRoutes(routes); err != nil {
+			if err := p.Attachments[j].rewriteRoutes(routes, i == j); err != nil {
 				return err
 			}
 		}
@@ -51,8 +56,28 @@ func family(a netip.Addr) netdev.Family {
 	return netdev.IPv6
 }
 
-// rewriteRoutes makes the result of one attachment say what the kernel has after r.
-func (a *Attachment) rewriteRoutes(r netdev.DefaultRoutes) error {
+// routed is the interface that an attachment's default routes go through: the one that has a gateway in the subnet of an address, or else
+// the one that was asked for, or the first, if its plugins gave it another name (bond).
+func (a *Attachment) routed(netns string) (string, error) {
+	interfaces, err := a.PodInterfaces(netns)
+	if err != nil {
+		return "", err
+	}
+	for _, holds := range []func(annotations.PodInterface) bool{
+		func(i annotations.PodInterface) bool {
+			return slices.ContainsFunc(i.Addresses(), func(p netip.Prefix) bool { return slices.ContainsFunc(a.DefaultRoute, p.Masked().Contains) })
+		},
+		func(i annotations.PodInterface) bool { return i.Name == a.IfName },
+	} {
+		if at := slices.IndexFunc(interfaces, holds); at >= 0 {
+			return interfaces[at].Name, nil
+		}
+	}
+	return interfaces[0].Name, nil
+}
+
+// rewriteRoutes makes the result of one attachment say what the kernel has after r, which winner asked for.
+func (a *Attachment) rewriteRoutes(r netdev.DefaultRoutes, winner bool) error {
 	was, err := a.ResultAs(a.List.CNIVersion())
 	if err != nil || was == nil {
 		return err
@@ -61,7 +86,6 @@ func (a *Attachment) rewriteRoutes(r netdev.DefaultRoutes) error {
 	if err != nil {
 		return fmt.Errorf("%s: result: %w", a, err)
 	}
-	winner := a.IfName == r.IfName
 	result.Routes = slices.DeleteFunc(result.Routes, func(route *types.Route) bool {
 		f, ok := defaultRouteFamily(route)
 		if !ok {

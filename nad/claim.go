@@ -38,7 +38,7 @@ func ParseClaimRequest(s string) (ClaimRequest, error) {
 			`write "claim/request": the name of a claim in the pod's spec.resourceClaims, and of a request of that claim`))
 	}
 	for _, part := range parts {
-		if !isLabel(part) {
+		if !IsLabel(part) {
 			return ClaimRequest{}, fmt.Errorf("claim request %s: %w", quote(s), invalidf(
 				"%s is no RFC 1123 label: use 1 to %d of a-z, 0-9 and \"-\", with a letter or digit at both ends", quote(part), maxLabelBytes))
 		}

@@ -68,7 +68,8 @@ func FindFile(dir, name string, d Defaults) (*List, []string, error) {
 // order (CNI 1.1.0 §1).
 //
 // ownType is the plugin type of Plexus itself, which a network cannot be made of: in
-// a directory such files are passed over, a file given by name is refused. Files in
+// a directory such files are passed over, and those of the loopback interface, which is
+// nobody's pod network; a file of Plexus that is given by name is refused. Files in
 // a directory that are not usable are skipped, each with a warning.
 //
 // The error is an [ErrNotFound] if there is no such file or none that is usable, or
@@ -88,7 +89,7 @@ func LoadPath(path, ownType string, d Defaults) (*List, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if slices.Contains(list.types, ownType) {
+	if list.Calls(ownType) {
 		return nil, nil, inFile(path, invalidf("it is made of plugin %q, which would call itself for ever: name the file of the network itself", ownType))
 	}
 	return list, nil, nil
@@ -106,7 +107,7 @@ func firstUsable(dir, ownType string, d Defaults) (*List, []string, error) {
 			warnings = append(warnings, fmt.Sprintf("skip %v", err))
 			continue
 		}
-		if !slices.Contains(list.types, ownType) {
+		if !list.Calls(ownType) && !list.IsLoopback() {
 			return list, warnings, nil
 		}
 	}
@@ -129,6 +130,9 @@ func AuxiliaryChain(dir, chain string, d Defaults) (*List, error) {
 	top := map[string]json.RawMessage{}
 	passThrough := json.RawMessage(`{"type":"passthru"}`)
 	list, err := newList(top, append([]json.RawMessage{passThrough}, chained...), Defaults{Name: chain, CNIVersion: d.CNIVersion})
+	if err == nil {
+		err = list.refused
+	}
 	if err != nil {
 		return nil, fmt.Errorf("auxiliary chain %s: %w", quote(chain), err)
 	}
@@ -152,6 +156,9 @@ func fromFile(path string, conf map[string]json.RawMessage, d Defaults) (*List, 
 		list, err = fromListFile(filepath.Dir(path), conf, d)
 	} else {
 		list, err = fromPluginFile(conf, d)
+	}
+	if err == nil {
+		err = list.refused
 	}
 	if err != nil {
 		return nil, inFile(path, err)
@@ -217,7 +224,7 @@ func chainedPlugins(dir, network string) ([]json.RawMessage, error) {
 		if err != nil {
 			return nil, inFile(path, err)
 		}
-		if _, _, err := parsePlugin(raw); err != nil {
+		if _, _, _, err := parsePlugin(raw); err != nil {
 			return nil, inFile(path, err)
 		}
 		plugins = append(plugins, raw)

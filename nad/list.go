@@ -49,9 +49,12 @@ type Defaults struct {
 // has a type that is safe to look up as a file name. It does not change; methods
 // that edit return a copy.
 type List struct {
-	name         string
-	cniVersion   string
-	types        []string
+	name       string
+	cniVersion string
+	types      []string
+	nested     []string
+	// refused is why the list is not accepted as a new one.
+	refused      error
 	capabilities map[string]bool
 	plugins      []json.RawMessage
 	disableCheck bool
@@ -59,21 +62,39 @@ type List struct {
 	bytes        json.RawMessage
 }
 
-// Normalize gives a configuration one shape. With a `type` at the top it is a bare
-// plugin and becomes the only plugin of a list; else it is a list and has
-// `plugins`. Fields it does not know survive with their values.
+// Normalize accepts a configuration that somebody wrote, and gives it one shape. With a
+// `type` at the top it is a bare plugin and becomes the only plugin of a list; else it is
+// a list and has `plugins`. Fields it does not know survive with their values, but for
+// those that are the runtime's, which it refuses (see runtimeKey).
 //
 // The error is an [ErrInvalid]. It names the field and, if the JSON is broken, the
 // line and column; the caller knows where the configuration came from.
 func Normalize(config []byte, d Defaults) (*List, error) {
-	list, err := normalize(config, d)
+	list, err := decode(config, d)
+	if err == nil {
+		err = list.refused
+	}
+	if err != nil && d.Name != "" {
+		return nil, fmt.Errorf("network %s: %w", quote(d.Name), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Recorded reads a configuration that was accepted before, by this Plexus, by an earlier
+// one, or by another meta-plugin: its sandboxes have to be taken down, whatever is
+// refused today. It checks all that a List promises, and no more.
+func Recorded(config []byte, d Defaults) (*List, error) {
+	list, err := decode(config, d)
 	if err != nil && d.Name != "" {
 		return nil, fmt.Errorf("network %s: %w", quote(d.Name), err)
 	}
 	return list, err
 }
 
-func normalize(config []byte, d Defaults) (*List, error) {
+func decode(config []byte, d Defaults) (*List, error) {
 	conf, err := parseObject(config)
 	if err != nil {
 		return nil, err
@@ -155,10 +176,15 @@ func newList(top map[string]json.RawMessage, rawPlugins []json.RawMessage, d Def
 	}
 	for i, raw := range rawPlugins {
 		var conf *types.PluginConf
-		if plugins[i], conf, err = parsePlugin(raw); err != nil {
+		var fields map[string]json.RawMessage
+		if plugins[i], fields, conf, err = parsePlugin(raw); err != nil {
 			return nil, fmt.Errorf("plugins[%d]: %w", i, err)
 		}
 		list.types = append(list.types, conf.Type)
+		list.nested = appendNested(list.nested, fields)
+		if key := runtimeKey(fields); key != "" && list.refused == nil {
+			list.refused = fmt.Errorf("plugins[%d]: %w", i, invalidf("key %s of plugin %s is set by the container runtime for each call: remove it", quote(key), quote(conf.Type)))
+		}
 		for capability, on := range conf.Capabilities {
 			if on {
 				list.capabilities[capability] = true
@@ -193,6 +219,34 @@ func (l *List) CNIVersion() string { return l.cniVersion }
 
 // Types are the types of the plugins, in order.
 func (l *List) Types() []string { return slices.Clone(l.types) }
+
+// NestedTypes are the types of plugins that the plugins themselves call: for addresses
+// (`ipam`), or as `delegate`, `delegates` and `plugins`, on all levels.
+func (l *List) NestedTypes() []string { return slices.Clone(l.nested) }
+
+// Calls reports whether a plugin of one of the types is called, by libcni or by another
+// plugin. Types are compared as files are found: by the exact name.
+func (l *List) Calls(types ...string) bool {
+	called := func(t string) bool { return t != "" && slices.Contains(types, t) }
+	return slices.ContainsFunc(l.types, called) || slices.ContainsFunc(l.nested, called)
+}
+
+// IsLoopback reports whether the list does no more than set lo up: it is nobody's pod network.
+func (l *List) IsLoopback() bool {
+	return !slices.ContainsFunc(l.types, func(t string) bool { return t != "loopback" })
+}
+
+// TakesDevice reports whether the network cannot do without a device that a device manager
+// gave the pod. All others may have a resource that steers the scheduler alone, like
+// those of bridge-marker and the marker of ovs-cni, of which the kubelet has no device.
+func (l *List) TakesDevice() bool {
+	return l.capabilities["deviceID"] || slices.ContainsFunc(l.types, func(t string) bool { return slices.Contains(deviceTypes(), t) })
+}
+
+// deviceTypes are the plugins that attach a device of the node by its ID.
+func deviceTypes() []string {
+	return []string{"accelerated-bridge", "afxdp", "host-device", "ib-sriov", "macvtap", "sriov"}
+}
 
 // Capabilities are those that at least one plugin declares as true.
 func (l *List) Capabilities() map[string]bool { return maps.Clone(l.capabilities) }
@@ -258,15 +312,14 @@ func (l *List) MarshalJSON() ([]byte, error) {
 	return l.Bytes(), nil
 }
 
-// UnmarshalJSON is [Normalize] without defaults: what was stored is not trusted
-// more than what came in. White space, as of an indented record, does not count
+// UnmarshalJSON is [Recorded] without defaults. White space, as of an indented record, does not count
 // against [MaxConfigBytes].
 func (l *List) UnmarshalJSON(data []byte) error {
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, data); err != nil {
 		return invalidf("not JSON: %v: correct it", err)
 	}
-	list, err := Normalize(compact.Bytes(), Defaults{})
+	list, err := Recorded(compact.Bytes(), Defaults{})
 	if err != nil {
 		return err
 	}
@@ -288,42 +341,42 @@ func (l *List) parts() (map[string]json.RawMessage, []json.RawMessage, error) {
 }
 
 // parsePlugin checks one plugin of a list. It returns the plugin with each key once,
-// and what libcni reads of it.
-func parsePlugin(raw json.RawMessage) (json.RawMessage, *types.PluginConf, error) {
+// as text and in its parts, and what libcni reads of it.
+func parsePlugin(raw json.RawMessage) (json.RawMessage, map[string]json.RawMessage, *types.PluginConf, error) {
 	fields, err := parseObject(raw)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	pluginType, err := stringField(fields, "type")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err = checkType(pluginType); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	// libcni reads a plugin into a Go struct, for which "Type" is "type" too: a
 	// second spelling would put another plugin in the place of the one checked here.
 	for _, want := range []string{"type", "capabilities"} {
 		for key := range fields {
 			if key != want && strings.EqualFold(key, want) {
-				return nil, nil, invalidf("key %s is %q in another spelling: write %q, once", quote(key), want, want)
+				return nil, nil, nil, invalidf("key %s is %q in another spelling: write %q, once", quote(key), want, want)
 			}
 		}
 	}
 	encoded, err := encode(fields)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	conf := &types.PluginConf{}
 	err = json.Unmarshal(encoded, conf)
 	if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return nil, nil, invalidf(`field %s of plugin %s holds %s: put what CNI wants there, for example "capabilities": {"mac": true}, "ipam": {"type": "host-local"}`,
+		return nil, nil, nil, invalidf(`field %s of plugin %s holds %s: put what CNI wants there, for example "capabilities": {"mac": true}, "ipam": {"type": "host-local"}`,
 			quote(mismatch.Field), quote(pluginType), mismatch.Value)
 	}
 	if err != nil {
-		return nil, nil, invalidf("plugin %s is no CNI plugin configuration: correct it: %v", quote(pluginType), err)
+		return nil, nil, nil, invalidf("plugin %s is no CNI plugin configuration: correct it: %v", quote(pluginType), err)
 	}
-	return encoded, conf, nil
+	return encoded, fields, conf, nil
 }
 
 // checkType keeps a type from leading out of the plugin folders: it is looked up

@@ -38,6 +38,9 @@ type Definition struct {
 	// ClaimRequest binds each attachment to a request of the pod's ResourceClaim, of the annotation plexus-cni.io/claim-request; empty
 	// for none. It is as it was written: see [ParseClaimRequest].
 	ClaimRequest string
+	// UnsupportedRequests and AllowedCNIArgs are the annotations plexus-cni.io/unsupported-requests and plexus-cni.io/allowed-cni-args, as
+	// they were written; empty for none.
+	UnsupportedRequests, AllowedCNIArgs string
 }
 
 // invalidf returns an error that is [ErrInvalid]. The text names the field, the

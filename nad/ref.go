@@ -41,12 +41,12 @@ func ParseRef(s, defaultNamespace string) (Ref, error) {
 		return Ref{}, fmt.Errorf("network %s: %w", quote(s), invalidf(
 			`more than one "/": write "name" or "namespace/name"`))
 	}
-	if !isLabel(namespace) {
+	if !IsLabel(namespace) {
 		return Ref{}, fmt.Errorf("network %s: %w", quote(s), invalidf(
 			"namespace %s is no RFC 1123 label: use 1 to %d of a-z, 0-9 and \"-\", with a letter or digit at both ends",
 			quote(namespace), maxLabelBytes))
 	}
-	if !isSubdomain(name) {
+	if !IsSubdomain(name) {
 		return Ref{}, fmt.Errorf("network %s: %w", quote(s), invalidf(
 			"name %s is no RFC 1123 subdomain: use 1 to %d of a-z, 0-9, \"-\" and \".\", with a letter or digit at both ends of each part",
 			quote(name), maxSubdomainBytes))
@@ -54,24 +54,27 @@ func ParseRef(s, defaultNamespace string) (Ref, error) {
 	return Ref{Namespace: namespace, Name: name}, nil
 }
 
-func isLabel(s string) bool {
-	return len(s) <= maxLabelBytes && isLabelOfAnyLength(s)
+// IsLabel reports whether s is an RFC 1123 label, as names of namespaces are: 1 to 63 lower-case letters, digits and "-", with a letter
+// or digit at both ends.
+func IsLabel(s string) bool {
+	return len(s) <= maxLabelBytes && labelCharacters(s)
 }
 
-func isSubdomain(s string) bool {
+// IsSubdomain reports whether s is an RFC 1123 subdomain, as names of most objects are: labels joined by ".", at most 253 bytes together.
+func IsSubdomain(s string) bool {
 	if len(s) > maxSubdomainBytes {
 		return false
 	}
 	for part := range strings.SplitSeq(s, ".") {
 		// Kubernetes bounds the whole of a subdomain, not its parts.
-		if !isLabelOfAnyLength(part) {
+		if !labelCharacters(part) {
 			return false
 		}
 	}
 	return true
 }
 
-func isLabelOfAnyLength(s string) bool {
+func labelCharacters(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':

@@ -109,7 +109,7 @@ func FuzzParseRef(f *testing.F) {
 			}
 			return
 		}
-		if !isLabel(ref.Namespace) || !isSubdomain(ref.Name) {
+		if !IsLabel(ref.Namespace) || !IsSubdomain(ref.Name) {
 			t.Fatalf("accepted %q as %#v", s, ref)
 		}
 		again, err := ParseRef(ref.String(), "unused")

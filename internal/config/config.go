@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/plexus-cni/plexus/nad"
 )
 
 // MaxBytes bounds a configuration. Real ones have a few KiB.
@@ -43,6 +45,25 @@ const (
 	// It is far above the number of CPUs, because plugins wait for most of their time.
 	DefaultMaxParallelDelegates = 64
 	mostParallelDelegates       = 1024
+
+	// DefaultMaxNetworks is more than real pods have, and few enough that one of them neither drains a pool nor outlasts the runtime.
+	DefaultMaxNetworks = 32
+	mostNetworks       = 300
+	// DefaultPodNamespace is where containers of runtimes belong that know no namespaces.
+	DefaultPodNamespace = "default"
+)
+
+// RequestPolicy says what becomes of a pod's request that no plugin of a network declares as capability.
+type RequestPolicy string
+
+// The policies. Whatever the policy, what plugins take by CNI_ARGS (a MAC, addresses) can be verified afterwards, all else cannot.
+const (
+	// VerifyRequests asks by CNI_ARGS, and fails an ADD whose outcome is another; what cannot be verified is refused.
+	VerifyRequests RequestPolicy = "verify"
+	// RefuseRequests refuses the pod (NPWG v1.3 §4.1.2.1).
+	RefuseRequests RequestPolicy = "refuse"
+	// IgnoreRequests asks by CNI_ARGS, and does not look what comes of it; what cannot be asked for so is dropped.
+	IgnoreRequests RequestPolicy = "ignore"
 )
 
 // ErrInvalid marks a configuration that can not be used; its text names the key and the mend.
@@ -55,6 +76,8 @@ var errNoNetwork = errors.New(`at least one delegate/clusterNetwork must be spec
 type Config struct {
 	CNIVersion string
 	Name       string
+	// Type is the plugin type by which the runtime found the program.
+	Type string
 
 	// Delegates are the inline cluster networks, each a CNI plugin configuration or list; index 0 is the cluster default
 	// network. Empty when ClusterNetwork is set, which wins.
@@ -63,7 +86,7 @@ type Config struct {
 	ClusterNetwork string
 	// DefaultNetworks are further networks for every pod outside the system namespaces, by reference.
 	DefaultNetworks []string
-	// SystemNamespaces get no default networks and no network status.
+	// SystemNamespaces get no default networks, and a network status only if they select networks themselves.
 	SystemNamespaces []string
 	// NetworksNamespace holds the NADs that ClusterNetwork and DefaultNetworks name (key multusNamespace).
 	NetworksNamespace string
@@ -87,10 +110,20 @@ type Config struct {
 	ReadinessIndicatorFile string
 	AuxiliaryCNIChainName  string
 
-	// IgnoreUnsupportedRequests drops requests that no plugin of the attachment supports, instead of failing
-	// (key unsupportedRequests: "fail" or "ignore").
-	IgnoreUnsupportedRequests bool
-	DelegateTimeout           time.Duration
+	// UnsupportedRequests is the key unsupportedRequests; "fail", as it was called, is RefuseRequests.
+	UnsupportedRequests RequestPolicy
+	// AllowedPlugins are the only plugin types that networks of the cluster may call, IPAM included; nil for all.
+	AllowedPlugins []string
+	// MaxNetworks bounds the attachments of a pod (key maxNetworksPerPod).
+	MaxNetworks int
+	// DefaultNetworkAnnotation lets a pod's annotation replace a default network that is inline or a file.
+	DefaultNetworkAnnotation bool
+	// DefaultNetworkPortMappings lets that annotation ask for port mappings.
+	DefaultNetworkPortMappings bool
+	// PodNamespace is the namespace of pods of runtimes that send none.
+	PodNamespace string
+
+	DelegateTimeout time.Duration
 	// CheckAll has a CHECK ask all networks of a sandbox, not only the default one (key checkNetworks: "default" or "all").
 	CheckAll bool
 	// MaxParallelDelegates bounds the delegate plugins that run at a time, of all calls that share CNIDir; 0 is no limit.
@@ -119,6 +152,8 @@ type document struct {
 	CNIVersion string `json:"cniVersion"`
 	// Name of the network, as the container runtime and the log know it.
 	Name string `json:"name"`
+	// The name of the program in the runtime's plugin folder: plexus.
+	Type string `json:"type"`
 	// CNI configurations instead of clusterNetwork: the first is the default network, the i-th gets the interface net<i>.
 	Delegates []json.RawMessage `json:"delegates"`
 	// The default network: a name (a NAD in multusNamespace, else a configuration in confDir with that name), or the absolute path of a
@@ -126,7 +161,7 @@ type document struct {
 	ClusterNetwork string `json:"clusterNetwork"`
 	// Further networks for every pod outside systemNamespaces, by name or path.
 	DefaultNetworks []string `json:"defaultNetworks"`
-	// Namespaces whose pods get no defaultNetworks and no network-status. Default: [DefaultSystemNamespace].
+	// Namespaces whose pods get no defaultNetworks, and a network-status only if they select networks. Default: [DefaultSystemNamespace].
 	SystemNamespaces []string `json:"systemNamespaces"`
 	// Where the NADs of clusterNetwork, defaultNetworks and the default-network annotation are looked for. Default: [DefaultNamespace].
 	MultusNamespace string `json:"multusNamespace"`
@@ -154,12 +189,27 @@ type document struct {
 	ReadinessIndicatorFile string `json:"readinessindicatorfile"`
 	// A last network, made of the *.conf in the folder of that name beside clusterNetwork (a path then).
 	AuxiliaryCNIChainName string `json:"auxiliaryCNIChainName"`
-	// What becomes of a request (mac, ips, bandwidth, ...) that no plugin of the network declares as capability: "fail", or "ignore" to
-	// drop it. Default: fail.
+	// What becomes of a request that no plugin of the network declares as capability. "verify" asks for mac and ips by CNI_ARGS, and fails
+	// the ADD if the pod did not get them; it refuses all else. "refuse" refuses every one ("fail" is an old name of it). "ignore" asks as
+	// well, and does not look. Default: verify.
 	UnsupportedRequests string `json:"unsupportedRequests"`
 	// Which networks a CHECK asks: "default", the default network alone, or "all". CRI-O calls CHECK while a pod starts, and many an IPAM
 	// plugin has none. Default: default.
 	CheckNetworks string `json:"checkNetworks"`
+	// The only plugins that networks from the cluster may call, by type: those of their configurations, of their IPAM and of plugins that
+	// they delegate to. Networks that stand in this configuration, or in files that it names, are not bound by it. All if left out.
+	AllowedPlugins []string `json:"allowedPlugins"`
+	// How many networks a pod may have in all, 1 to [mostNetworks]. Default: [DefaultMaxNetworks].
+	MaxNetworksPerPod *int `json:"maxNetworksPerPod"`
+	// Whether the annotation v1.multus-cni.io/default-network may replace a default network that is in this configuration or in a file.
+	// The daemon says what the annotation is: with daemonSocketDir the default is false, so that a daemon that lies does not decide about
+	// the default network; otherwise true. A clusterNetwork that is a NAD can always be replaced.
+	DefaultNetworkAnnotation *bool `json:"defaultNetworkAnnotation"`
+	// Let that annotation ask for portMappings, which are added to those of the container runtime. Neither Pod Security nor quotas nor the
+	// scheduler see them.
+	DefaultNetworkPortMappings bool `json:"defaultNetworkPortMappings"`
+	// The namespace of containers whose runtime names a pod and no namespace, as Podman does. Default: [DefaultPodNamespace].
+	PodNamespace string `json:"podNamespace"`
 	// How long one call of one plugin may take before it is killed, with its children; 1 to [maxDelegateTimeout]. Default:
 	// [DefaultDelegateTimeout].
 	DelegateTimeoutSeconds *int `json:"delegateTimeoutSeconds"`
@@ -207,6 +257,7 @@ func Parse(data []byte) (*Config, error) {
 	c := &Config{
 		CNIVersion:             d.CNIVersion,
 		Name:                   d.Name,
+		Type:                   d.Type,
 		Delegates:              d.Delegates,
 		ClusterNetwork:         strings.TrimSpace(d.ClusterNetwork),
 		DefaultNetworks:        d.DefaultNetworks,
@@ -226,7 +277,13 @@ func Parse(data []byte) (*Config, error) {
 		AuxiliaryCNIChainName:  d.AuxiliaryCNIChainName,
 		DelegateTimeout:        DefaultDelegateTimeout,
 		MaxParallelDelegates:   DefaultMaxParallelDelegates,
-		RuntimeConfig:          d.RuntimeConfig,
+		AllowedPlugins:         d.AllowedPlugins,
+		MaxNetworks:            DefaultMaxNetworks,
+		PodNamespace:           cmp.Or(d.PodNamespace, DefaultPodNamespace),
+
+		DefaultNetworkAnnotation:   d.DaemonSocketDir == "",
+		DefaultNetworkPortMappings: d.DefaultNetworkPortMappings,
+		RuntimeConfig:              d.RuntimeConfig,
 		Log: Log{
 			ToStderr: d.LogToStderr, File: d.LogFile,
 			MaxSizeMB: d.LogOptions.MaxSize, MaxBackups: d.LogOptions.MaxBackups, MaxAgeDays: d.LogOptions.MaxAge, Compress: d.LogOptions.Compress,
@@ -247,11 +304,26 @@ func Parse(data []byte) (*Config, error) {
 // setChoices reads the keys whose text stands for something else.
 func (c *Config) setChoices(d document) error {
 	switch d.UnsupportedRequests {
-	case "", "fail":
-	case "ignore":
-		c.IgnoreUnsupportedRequests = true
+	case "", string(VerifyRequests):
+		c.UnsupportedRequests = VerifyRequests
+	case string(RefuseRequests), "fail":
+		c.UnsupportedRequests = RefuseRequests
+	case string(IgnoreRequests):
+		c.UnsupportedRequests = IgnoreRequests
 	default:
-		return invalid("unsupportedRequests", d.UnsupportedRequests, `use "fail" or "ignore"`)
+		return invalid("unsupportedRequests", d.UnsupportedRequests, `use "verify", "refuse" or "ignore"`)
+	}
+	if n := d.MaxNetworksPerPod; n != nil {
+		if *n < 1 || *n > mostNetworks {
+			return invalid("maxNetworksPerPod", fmt.Sprint(*n), fmt.Sprintf("use 1 to %d", mostNetworks))
+		}
+		c.MaxNetworks = *n
+	}
+	if d.DefaultNetworkAnnotation != nil {
+		c.DefaultNetworkAnnotation = *d.DefaultNetworkAnnotation
+	}
+	if !nad.IsLabel(c.PodNamespace) {
+		return invalid("podNamespace", c.PodNamespace, "use the name of a namespace, in lower-case letters, digits and \"-\"")
 	}
 	switch d.CheckNetworks {
 	case "", "default":
@@ -297,11 +369,6 @@ func (c *Config) validate() error {
 	if c.ClusterNetwork == "" && len(c.Delegates) == 0 {
 		return fmt.Errorf("%w: %w", ErrInvalid, errNoNetwork)
 	}
-	for i, raw := range c.Delegates {
-		if err := checkDelegate(raw); err != nil {
-			return fmt.Errorf("%w: delegates[%d]: %w", ErrInvalid, i, err)
-		}
-	}
 	paths := []struct{ key, value string }{
 		{"confDir", c.ConfDir},
 		{"cniDir", c.CNIDir},
@@ -330,27 +397,28 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// checkDelegate tells early, and by index, what nad.Normalize would refuse later.
-func checkDelegate(raw json.RawMessage) error {
-	var d struct {
-		Type    string `json:"type"`
-		Plugins []struct {
-			Type string `json:"type"`
-		} `json:"plugins"`
+// Inline is the network that stands in the configuration as the i-th of its delegates. Its errors match [ErrInvalid].
+func (c *Config) Inline(i int) (*nad.List, error) {
+	list, err := nad.Normalize(c.Delegates[i], nad.Defaults{Name: c.Name, CNIVersion: c.CNIVersion})
+	if err == nil {
+		err = c.CheckNetwork(list)
 	}
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return fmt.Errorf("not a CNI configuration: %w", err)
+	if err != nil {
+		return nil, fmt.Errorf("%w: delegates[%d]: %w", ErrInvalid, i, err)
 	}
-	switch {
-	case d.Type == PluginType, len(d.Plugins) > 0 && d.Plugins[0].Type == PluginType:
-		return fmt.Errorf("type %q is Plexus itself; name the cluster's real network plugin", PluginType)
-	case d.Type == "" && (len(d.Plugins) == 0 || d.Plugins[0].Type == ""):
-		return errors.New(`neither "type" nor "plugins" with a first "type"; write a CNI plugin configuration or list`)
+	return list, nil
+}
+
+// CheckNetwork refuses a network that calls Plexus, directly, as its IPAM or as what its plugins delegate to: Plexus would call itself for
+// ever, or with a configuration that the network's author wrote. The error is a [nad.ErrInvalid].
+func (c *Config) CheckNetwork(list *nad.List) error {
+	if list.Calls(PluginType, c.Type) {
+		return fmt.Errorf("%w: it calls the plugin %q, which is Plexus itself: name a network plugin", nad.ErrInvalid, cmp.Or(c.Type, PluginType))
 	}
 	return nil
 }
 
-// IsSystemNamespace reports whether pods of namespace ns get no default networks and no network status.
+// IsSystemNamespace reports whether pods of namespace ns get no default networks, and no network status for the default network alone.
 func (c *Config) IsSystemNamespace(ns string) bool {
 	return slices.Contains(c.SystemNamespaces, ns)
 }

@@ -22,7 +22,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		CNIVersion: "1.0.0", Name: "n",
+		CNIVersion: "1.0.0", Name: "n", Type: "plexus",
 		Delegates:         got.Delegates,
 		SystemNamespaces:  []string{"kube-system"},
 		NetworksNamespace: "kube-system",
@@ -33,6 +33,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		DelegateTimeout:   90 * time.Second,
 
 		MaxParallelDelegates: 64,
+		UnsupportedRequests:  VerifyRequests, MaxNetworks: 32, DefaultNetworkAnnotation: true, PodNamespace: "default",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Parse (-want +got):\n%s", diff)
@@ -51,6 +52,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 	  "confDir": "/c", "cniDir": "/s", "legacyCNIDir": "/l", "binDir": "/b",
 	  "daemonSocketDir": "/run/p", "kubeconfig": "/k", "manifestDir": "/m", "kubeletRootDir": "/var/lib/k",
 	  "readinessindicatorfile": "/r", "auxiliaryCNIChainName": "aux", "unsupportedRequests": "ignore",
+	  "allowedPlugins": ["bridge"], "maxNetworksPerPod": 5, "defaultNetworkAnnotation": true, "defaultNetworkPortMappings": true, "podNamespace": "p",
 	  "delegateTimeoutSeconds": 5, "maxParallelDelegates": 7, "retryDeleteOnError": true,
 	  "logLevel": "verbose", "logToStderr": true, "logFile": "/l.log",
 	  "logOptions": {"maxAge": 1, "maxSize": 2, "maxBackups": 3, "compress": true},
@@ -60,12 +62,13 @@ func TestParseReadsEveryKey(t *testing.T) {
 	}
 	global := "a, b"
 	want := &Config{
-		CNIVersion: "1.1.0", Name: "n",
+		CNIVersion: "1.1.0", Name: "n", Type: "plexus",
 		ClusterNetwork: "/etc/cni/net.d/10-a.conflist", DefaultNetworks: []string{"a"}, SystemNamespaces: []string{},
 		NetworksNamespace: "nets", NamespaceIsolation: true, GlobalNamespaces: &global,
 		ConfDir: "/c", CNIDir: "/s", LegacyCNIDir: "/l", BinDir: "/b",
 		DaemonSocketDir: "/run/p", Kubeconfig: "/k", ManifestDir: "/m", KubeletRootDir: "/var/lib/k",
-		ReadinessIndicatorFile: "/r", AuxiliaryCNIChainName: "aux", IgnoreUnsupportedRequests: true,
+		ReadinessIndicatorFile: "/r", AuxiliaryCNIChainName: "aux", UnsupportedRequests: IgnoreRequests,
+		AllowedPlugins: []string{"bridge"}, MaxNetworks: 5, DefaultNetworkAnnotation: true, DefaultNetworkPortMappings: true, PodNamespace: "p",
 		DelegateTimeout: 5 * time.Second, MaxParallelDelegates: 7,
 		RuntimeConfig: got.RuntimeConfig,
 		Log: Log{
@@ -97,26 +100,25 @@ func TestParseRefuses(t *testing.T) {
 	with := func(more string) string { return `{"delegates":[` + bridge + `],` + more + `}` }
 	tests := map[string]struct{ in, says string }{
 		"R20 neither delegates nor clusterNetwork": {`{"name":"n"}`, "at least one delegate/clusterNetwork must be specified"},
-		"truncated JSON":          {`{"delegates":[`, "unexpected EOF"},
-		"two documents":           {with(`"name":"a"`) + `{}`, "more than one JSON document"},
-		"null":                    {`null`, "at least one delegate"},
-		"a key of the wrong type": {with(`"confDir":5`), "confDir: a JSON number"},
-		"a delegate without type": {`{"delegates":[{"name":"x"}]}`, `delegates[0]: neither "type" nor "plugins"`},
-		"a delegate list whose first has no type": {`{"delegates":[{"plugins":[{}]}]}`, `delegates[0]: neither "type" nor "plugins"`},
-		"a delegate that is no object":            {`{"delegates":[` + bridge + `,7]}`, "delegates[1]: not a CNI configuration"},
-		"itself as delegate":                      {`{"delegates":[{"type":"plexus"}]}`, "is Plexus itself"},
-		"a relative path":                         {with(`"cniDir":"var/lib"`), `cniDir "var/lib": use an absolute path`},
-		"a relative clusterNetwork path":          {`{"clusterNetwork":"net.d/x"}`, `"net.d/x": use an absolute path`},
-		"a relative path in defaultNetworks":      {with(`"defaultNetworks":["a/b"]`), `"a/b": use an absolute path`},
-		"a path with NUL":                         {with(`"binDir":"/a\u0000b"`), "binDir"},
-		"an unknown log level":                    {with(`"logLevel":"loud"`), `logLevel "loud": use "error"`},
-		"an unknown choice":                       {with(`"unsupportedRequests":"maybe"`), `use "fail" or "ignore"`},
-		"no time for delegates":                   {with(`"delegateTimeoutSeconds":0`), "use 1 to 600"},
-		"more time than a runtime waits":          {with(`"delegateTimeoutSeconds":601`), "use 1 to 600"},
-		"fewer plugins than none":                 {with(`"maxParallelDelegates":-1`), "use 1 to 1024, or 0 for no limit"},
-		"more plugins than a node can bear":       {with(`"maxParallelDelegates":1025`), `maxParallelDelegates "1025": use 1 to 1024`},
-		"negative rotation":                       {with(`"logOptions":{"maxSize":-1}`), "can not be negative"},
-		"megabytes":                               {`{"name":"` + strings.Repeat("x", MaxBytes) + `"}`, "at most"},
+		"truncated JSON":                     {`{"delegates":[`, "unexpected EOF"},
+		"two documents":                      {with(`"name":"a"`) + `{}`, "more than one JSON document"},
+		"null":                               {`null`, "at least one delegate"},
+		"a key of the wrong type":            {with(`"confDir":5`), "confDir: a JSON number"},
+		"a relative path":                    {with(`"cniDir":"var/lib"`), `cniDir "var/lib": use an absolute path`},
+		"a relative clusterNetwork path":     {`{"clusterNetwork":"net.d/x"}`, `"net.d/x": use an absolute path`},
+		"a relative path in defaultNetworks": {with(`"defaultNetworks":["a/b"]`), `"a/b": use an absolute path`},
+		"a path with NUL":                    {with(`"binDir":"/a\u0000b"`), "binDir"},
+		"an unknown log level":               {with(`"logLevel":"loud"`), `logLevel "loud": use "error"`},
+		"an unknown choice":                  {with(`"unsupportedRequests":"maybe"`), `use "verify", "refuse" or "ignore"`},
+		"no network":                         {with(`"maxNetworksPerPod":0`), "use 1 to 300"},
+		"more networks than a pod can have":  {with(`"maxNetworksPerPod":301`), "use 1 to 300"},
+		"a namespace that is none":           {with(`"podNamespace":"A/b"`), `podNamespace "A/b"`},
+		"no time for delegates":              {with(`"delegateTimeoutSeconds":0`), "use 1 to 600"},
+		"more time than a runtime waits":     {with(`"delegateTimeoutSeconds":601`), "use 1 to 600"},
+		"fewer plugins than none":            {with(`"maxParallelDelegates":-1`), "use 1 to 1024, or 0 for no limit"},
+		"more plugins than a node can bear":  {with(`"maxParallelDelegates":1025`), `maxParallelDelegates "1025": use 1 to 1024`},
+		"negative rotation":                  {with(`"logOptions":{"maxSize":-1}`), "can not be negative"},
+		"megabytes":                          {`{"name":"` + strings.Repeat("x", MaxBytes) + `"}`, "at most"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -126,6 +128,45 @@ func TestParseRefuses(t *testing.T) {
 				t.Errorf("Parse = %+v, %v; want ErrInvalid saying %q", got, err, tc.says)
 			}
 		})
+	}
+}
+
+func TestADaemonDoesNotReplaceTheDefaultNetworkUnlessTheConfigurationSaysSo(t *testing.T) {
+	t.Parallel()
+	with := func(keys string) string { return `{"delegates":[` + bridge + `],` + keys + `}` }
+	for text, want := range map[string]bool{
+		`"manifestDir":"/m"`: true, `"kubeconfig":"/k"`: true, `"daemonSocketDir":"/d"`: false,
+		`"daemonSocketDir":"/d","defaultNetworkAnnotation":true`: true, `"kubeconfig":"/k","defaultNetworkAnnotation":false`: false,
+	} {
+		if c, err := Parse([]byte(with(text))); err != nil || c.DefaultNetworkAnnotation != want {
+			t.Errorf("%s: %v, %v; want %v", text, c.DefaultNetworkAnnotation, err, want)
+		}
+	}
+	for text, want := range map[string]RequestPolicy{"verify": VerifyRequests, "refuse": RefuseRequests, "fail": RefuseRequests, "ignore": IgnoreRequests} {
+		if c, err := Parse([]byte(with(`"unsupportedRequests":"` + text + `"`))); err != nil || c.UnsupportedRequests != want {
+			t.Errorf("%s: %v, %v; want %v", text, c, err, want)
+		}
+	}
+}
+
+func TestInlineNetworks(t *testing.T) {
+	t.Parallel()
+	for text, says := range map[string]string{
+		bridge:                                  "",
+		`{"name":"x"}`:                          `neither "type" nor "plugins"`,
+		`{"plugins":[{}]}`:                      `no "type"`,
+		`7`:                                     "not a JSON object",
+		`{"type":"plexus"}`:                     "is Plexus itself",
+		`{"type":"mine"}`:                       "is Plexus itself", // the name under which the runtime found it
+		`{"type":"x","ipam":{"type":"plexus"}}`: "is Plexus itself",
+	} {
+		c, err := Parse([]byte(`{"cniVersion":"1.0.0","name":"n","type":"mine","delegates":[` + text + `]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = c.Inline(0); says == "" && err != nil || says != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "delegates[0]")) {
+			t.Errorf("Inline of %s = %v, want an error saying %q", text, err, says)
+		}
 	}
 }
 

@@ -155,7 +155,7 @@ func readObjects(path string) (*manifest.Objects, string, error) {
 const (
 	// unknownNetwork stands in for the default network where no configuration tells it. No network of a cluster can have its name.
 	unknownNetwork = "not.known_here"
-	standInConf    = `{"cniVersion":"1.0.0","name":"plexus","type":"plexus","delegates":[{"cniVersion":"1.0.0","name":"` + unknownNetwork + `","type":"loopback"}]}`
+	standInConf    = `{"cniVersion":"1.0.0","name":"plexus","type":"plexus","delegates":[{"cniVersion":"1.0.0","name":"` + unknownNetwork + `","type":"unknown"}]}`
 )
 
 // renderConf reads the configuration of Plexus: the given one, or that beside the manifests, or one without a default network.
@@ -228,7 +228,7 @@ func planPod(ctx context.Context, r *resolve.Resolver, src source.Source) (*dele
 	}
 	return delegate.NewPlan(delegate.Request{
 		Config: r.Config.Name, Sandbox: delegate.Sandbox{ContainerID: "CONTAINER", NetNS: "/run/netns/POD", IfName: "eth0"}, Args: pod.Args{Pod: r.Pod},
-		RuntimeConfig: r.Config.RuntimeConfig, Networks: networks, IgnoreUnsupported: r.Config.IgnoreUnsupportedRequests,
+		RuntimeConfig: r.Config.RuntimeConfig, Networks: networks, Rules: delegate.RulesOf(r.Config),
 		DeviceInfoDir: deviceInfoDir,
 	})
 }

@@ -34,14 +34,14 @@ func TestRenderRefusesWhatPlexusRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pods := filepath.Join(dir, "pods.yaml")
-	write(t, pods, "kind: Pod\nmetadata:\n  name: web\n  annotations: {k8s.v1.cni.cncf.io/networks: '[{\"name\":\"net\",\"mac\":\"02:00:00:00:00:01\"}]'}\n---\n"+definition("net", `{"type":"macvlan"}`))
+	write(t, pods, "kind: Pod\nmetadata:\n  name: web\n  annotations: {k8s.v1.cni.cncf.io/networks: '[{\"name\":\"net\",\"infiniband-guid\":\"02:00:00:00:00:00:00:01\"}]'}\n---\n"+definition("net", `{"type":"macvlan"}`))
 	conf := filepath.Join(dir, "other.conflist")
 	write(t, conf, `{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"bridge"}]}`)
 	for name, tc := range map[string]struct {
 		args []string
 		want string
 	}{
-		"a request that no plugin honours": {[]string{"-f", pods, "web"}, `none of its plugins (macvlan) declares the capability "mac"`},
+		"a request that no plugin honours": {[]string{"-f", pods, "web"}, `none of its plugins (macvlan) declares the capability "infinibandGUID"`},
 		"a pod that is not there":          {[]string{"-f", pods, "api"}, "no Pod api"},
 		"no manifests":                     {[]string{"web"}, "-f"},
 		"a conf without Plexus":            {[]string{"-f", pods, "web", "--conf", conf}, `no plugin of type "plexus"`},

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/plexus-cni/plexus/annotations"
+	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
@@ -35,7 +36,7 @@ func statusOf(s *sandbox, network string, result types.Result) (podStatus, error
 	case err == nil:
 		status.Networks, err = annotations.ParseStatus(string(text))
 	case errors.Is(err, fs.ErrNotExist):
-		status.Networks, err = annotations.StatusOf(annotations.Attached{Network: network, IfName: ifName, Default: true, Result: result})
+		status.Networks, err = annotations.StatusOf(annotations.Attached{Network: network, IfName: ifName, Default: true, Result: result, IsOwn: delegate.IsSandbox(s.NetNS)})
 	}
 	return status, err
 }

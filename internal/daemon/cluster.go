@@ -57,6 +57,9 @@ func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection
 		return c.selectNetworks(ctx, q, source.Pod{})
 	}
 	p, err := c.API.Pod(ctx, q.Pod)
+	if errors.Is(err, kube.ErrPodGone) && q.PodOptional {
+		return c.selectNetworks(ctx, q, source.Pod{})
+	}
 	if err != nil {
 		return nil, retriable(err)
 	}
@@ -64,6 +67,9 @@ func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection
 	if err != nil {
 		c.emitFailure(p.Ref, err)
 		return nil, err
+	}
+	for _, text := range selection.Warnings {
+		c.Emit(p.Ref, kube.Event{Warning: true, Reason: "NetworkSelectionUnclear", Text: text})
 	}
 	return selection, nil
 }
@@ -146,12 +152,16 @@ func (c *Cluster) Report(ctx context.Context, r source.Report) error {
 		if ref.UID == "" || annotations.IsStatic(p.Annotations) {
 			ref = p.Ref
 		}
-		if !c.StatusForAll && !selectsNetworks(p) {
-			c.publish(ref, r.Interfaces)
-			return nil
-		}
 	}
-	err := c.patchStatus(ctx, ref, r.Status)
+	// A status that the pod came with is nobody's word: it is replaced, also by none.
+	_, has := p.Annotations[annotations.NetworkStatusKey]
+	_, hasLegacy := p.Annotations[annotations.LegacyNetworkStatusKey]
+	told := c.StatusForAll || !known || selectsNetworks(p)
+	if !has && !hasLegacy && (!told || len(r.Status)+len(r.Interfaces) == 0) {
+		c.publish(ref, r.Interfaces)
+		return nil
+	}
+	err := c.patchStatus(ctx, ref, r.Status, c.LegacyStatus || hasLegacy)
 	if errors.Is(err, kube.ErrPodGone) {
 		c.Log.Warn("no network status: the pod was deleted or replaced while it was attached", "pod", ref.String(), "error", err)
 		return nil
@@ -160,8 +170,10 @@ func (c *Cluster) Report(ctx context.Context, r source.Report) error {
 		return retriable(err)
 	}
 	c.publish(ref, r.Interfaces)
-	for _, i := range r.Interfaces {
-		c.Emit(ref, kube.Event{Reason: "AddedInterface", Text: added(i)})
+	if told {
+		for _, i := range r.Interfaces {
+			c.Emit(ref, kube.Event{Reason: "AddedInterface", Text: added(i)})
+		}
 	}
 	return nil
 }
@@ -176,13 +188,13 @@ func selectsNetworks(p kube.Pod) bool {
 	return p.Annotations[annotations.NetworksKey] != "" || p.Annotations[annotations.DefaultNetworkKey] != ""
 }
 
-func (c *Cluster) patchStatus(ctx context.Context, ref pod.Ref, status []annotations.Status) error {
+func (c *Cluster) patchStatus(ctx context.Context, ref pod.Ref, status []annotations.Status, legacy bool) error {
 	text, err := annotations.FormatStatus(status)
 	if err != nil {
 		return fmt.Errorf("network status of pod %s: %w", ref, err)
 	}
 	patch := map[string]string{annotations.NetworkStatusKey: text}
-	if c.LegacyStatus {
+	if legacy {
 		patch[annotations.LegacyNetworkStatusKey] = text
 	}
 	return c.API.PatchAnnotations(ctx, ref, patch)

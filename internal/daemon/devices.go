@@ -50,14 +50,14 @@ func (d *Devices) Of(ctx context.Context, asked, ref pod.Ref, needs []source.Nee
 		if given, err = d.Kubelet.Given(ctx, asked); err != nil {
 			return nil, err
 		}
-		if met(needs, given.Devices) {
+		if source.Met(needs, given.Devices) {
 			return given.Devices, nil
 		}
 		claimed, err := d.Claims.SliceDevices(ctx, "", given.Claimed)
 		if err != nil {
 			return nil, err
 		}
-		if all := slices.Concat(given.Devices, claimed); met(needs, all) {
+		if all := slices.Concat(given.Devices, claimed); source.Met(needs, all) {
 			return all, nil
 		}
 	}
@@ -70,11 +70,6 @@ func (d *Devices) Of(ctx context.Context, asked, ref pod.Ref, needs []source.Nee
 
 // byResource reports whether a need is one that the kubelet may know a device for: requests of claims it does not know.
 func byResource(n source.Need) bool { return n.Resource != "" && n.Claim.IsZero() }
-
-func met(needs []source.Need, given []pod.Device) bool {
-	_, err := source.Distribute(needs, given)
-	return err == nil
-}
 
 // ofClaims finds the devices of all claims of a pod.
 func (d *Devices) ofClaims(ctx context.Context, ref pod.Ref) ([]pod.Device, error) {

@@ -107,7 +107,7 @@ func TestWhatDevicesCost(t *testing.T) {
 		asked    []string
 	}{
 		"no network with a device":                        {"plain,plain", node{}, []string{"", ""}, nil},
-		"a device that the element names, of no resource": {`[{"name":"plain","deviceID":"x"}]`, node{}, []string{"x"}, nil},
+		"a device that the element names, of no resource": {`[{"name":"plain","deviceID":"x"}]`, node{}, []string{""}, nil},
 		"X1 one of a device plugin":                       {"vf", node{given: ofPlugin("1")}, []string{"1"}, []string{"kubelet u1"}},
 		"X1 three of a device plugin":                     {"vf,vf,plain,vf", node{given: ofPlugin("1", "2", "3")}, []string{"1", "2", "", "3"}, []string{"kubelet u1"}},
 		"X7 one of a claim that a container uses": {

@@ -6,62 +6,26 @@ package inspect
 import (
 	"cmp"
 	"encoding/json"
-	"net/netip"
-
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/delegate"
 )
 
-// interfacesOf are the interfaces that the plugins of an attachment reported within the sandbox, or else the one that they were asked for.
-func interfacesOf(a *delegate.Attachment) []Interface {
+// interfacesOf are the pod's interfaces that the plugins of an attachment reported, or else the one that they were asked for.
+func interfacesOf(a *delegate.Attachment, netns string) []Interface {
 	base := Interface{
 		Name: a.IfName, Network: cmp.Or(a.Network, a.List.Name()), Default: a.Default, Plugins: a.List.Types(), HostLink: hostLink(a), Device: a.Device,
 	}
-	result := resultOf(a)
-	if result == nil {
-		return []Interface{base}
-	}
-	var found []Interface
-	for i, reported := range result.Interfaces {
-		if reported.Sandbox == "" {
-			continue
-		}
-		each := base
-		each.Name = reported.Name
-		each.Device = cmp.Or(reported.PciID, base.Device)
-		each.Recorded = &Recorded{MAC: reported.Mac, MTU: reported.Mtu, Addresses: addressesOf(result, i)}
-		found = append(found, each)
-	}
-	if found == nil {
-		return []Interface{base} // without Recorded: nothing can be expected of it
-	}
-	return found
-}
-
-// resultOf is what the plugins reported; nil when nothing usable is on record.
-func resultOf(a *delegate.Attachment) *types100.Result {
-	r, err := a.ResultAs(types100.ImplementedSpecVersion)
-	if err != nil || r == nil {
-		return nil
-	}
-	result, err := types100.NewResultFromResult(r)
+	reported, err := a.PodInterfaces(netns)
 	if err != nil {
-		return nil
+		return []Interface{base} // nothing usable is on record
 	}
-	return result
-}
-
-// addressesOf are the addresses that the plugins reported for the interface at an index.
-func addressesOf(r *types100.Result, index int) []netip.Prefix {
-	var found []netip.Prefix
-	for _, ip := range r.IPs {
-		addr, ok := netip.AddrFromSlice(ip.Address.IP)
-		if ip.Interface == nil || *ip.Interface != index || !ok {
-			continue
+	found := make([]Interface, len(reported))
+	for i, r := range reported {
+		found[i] = base
+		found[i].Name, found[i].Device = r.Name, cmp.Or(r.PCIID, base.Device)
+		if r.Reported { // else nothing can be expected of it
+			found[i].Recorded = &Recorded{MAC: r.MAC, MTU: r.MTU, Addresses: r.Addresses()}
 		}
-		ones, _ := ip.Address.Mask.Size()
-		found = append(found, netip.PrefixFrom(addr.Unmap(), ones))
 	}
 	return found
 }

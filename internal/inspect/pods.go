@@ -246,7 +246,7 @@ func (p *Pod) fail(format string, args ...any) {
 
 // add adds the interfaces of an attachment.
 func (p *Pod) add(a *delegate.Attachment, young bool) {
-	shown := interfacesOf(a)
+	shown := interfacesOf(a, p.NetNS)
 	state, reason := Attached, cmp.Or(a.Error, a.AddError)
 	switch {
 	case a.State == delegate.Failed || reason != "":

@@ -150,6 +150,9 @@ func load(path string) (*primary, error) {
 	if err != nil {
 		return nil, err
 	}
+	if list.IsLoopback() {
+		return nil, fmt.Errorf("file %s is of the loopback interface alone, which is nobody's pod network: install the cluster's network plugin", path)
+	}
 	for _, t := range metaPlugins() {
 		if slices.Contains(list.Types(), t) {
 			return nil, fmt.Errorf("file %s is of the meta-plugin %q, not of a network: take that plugin off the node", path, t)
@@ -208,8 +211,13 @@ func (c Conf) generate(p *primary) ([]byte, error) {
 // check refuses what the plugin would: a broken file would stop all pods of the node.
 func check(plugin map[string]any) error {
 	data, err := json.Marshal(plugin)
+	var c *config.Config
 	if err == nil {
-		_, err = config.Parse(data)
+		c, err = config.Parse(data)
+	}
+	for i := 0; err == nil && i < len(c.Delegates); i++ {
+		c.Name, c.CNIVersion = network, defaults().CNIVersion
+		_, err = c.Inline(i)
 	}
 	if err != nil {
 		return fmt.Errorf("generate %s: %w", ConfName, err)

@@ -138,6 +138,13 @@ func trimPod(obj any) (any, error) {
 		return obj, nil
 	}
 	kept := pick(m.Annotations, annotations.NetworksKey, annotations.DefaultNetworkKey, annotations.ConfigSourceKey)
+	// Of these that they are there is all that is asked.
+	for _, key := range annotations.NoticedKeys(m.Annotations) {
+		if kept == nil {
+			kept = map[string]string{}
+		}
+		kept[key] = ""
+	}
 	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Annotations: kept,
 	}}, nil
@@ -166,7 +173,7 @@ func trimDefinition(obj any) (any, error) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name, UID: d.UID, ResourceVersion: d.ResourceVersion},
 		Spec:       d.Spec,
 	}
-	trimmed.Annotations = pick(d.Annotations, annotations.ResourceNameKey, annotations.ClaimRequestKey)
+	trimmed.Annotations = pick(d.Annotations, annotations.DefinitionKeys()...)
 	if _, before := d.Labels[notKept]; before || len(d.Spec.Config) > maxKeptBytes {
 		trimmed.Labels = map[string]string{notKept: ""}
 		trimmed.Spec.Config = ""

@@ -148,12 +148,8 @@ func podOf(m *metav1.PartialObjectMetadata) Pod {
 }
 
 func definitionOf(d *nadv1.NetworkAttachmentDefinition) *nad.Definition {
-	return &nad.Definition{
-		Ref:          nad.Ref{Namespace: d.Namespace, Name: d.Name},
-		Config:       d.Spec.Config,
-		ResourceName: d.Annotations[annotations.ResourceNameKey],
-		ClaimRequest: d.Annotations[annotations.ClaimRequestKey],
-	}
+	def := annotations.Definition(nad.Ref{Namespace: d.Namespace, Name: d.Name}, d.Spec.Config, d.Annotations)
+	return &def
 }
 
 // classify marks as ErrUnavailable what another try may mend: the server busy, restarting, not reachable, or not trusting a token

@@ -213,14 +213,14 @@ func (a *attachment) list() (*nad.List, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nad.Normalize(data, nad.Defaults{Name: a.Name})
+		return nad.Recorded(data, nad.Defaults{Name: a.Name})
 	}
 	errs := []error{errors.New("it has no configuration")}
 	for _, data := range [][]byte{a.Bytes, a.ConfList, a.Conf} {
 		if len(data) == 0 {
 			continue
 		}
-		list, err := nad.Normalize(data, nad.Defaults{Name: a.Name})
+		list, err := nad.Recorded(data, nad.Defaults{Name: a.Name})
 		if err == nil {
 			return list, nil
 		}
@@ -308,7 +308,7 @@ func FromCache(dir string, s delegate.Sandbox, taken func(network, ifName string
 
 // fromEntry makes an attachment of an entry.
 func fromEntry(c *delegate.CacheEntry, s delegate.Sandbox) (*delegate.Attachment, error) {
-	list, err := nad.Normalize(c.Config, nad.Defaults{Name: c.NetworkName})
+	list, err := nad.Recorded(c.Config, nad.Defaults{Name: c.NetworkName})
 	if err != nil {
 		return nil, err
 	}

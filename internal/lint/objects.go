@@ -184,7 +184,7 @@ func child(node *yaml.Node, name string) (*yaml.Node, *yaml.Node) {
 
 // conventional are the annotations that mean something on a NetworkAttachmentDefinition.
 func conventional() []string {
-	return []string{annotations.ResourceNameKey, annotations.ClaimRequestKey}
+	return annotations.DefinitionKeys()
 }
 
 // checkAnnotations checks those that Plexus reads, and who looks almost like them.

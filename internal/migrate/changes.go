@@ -26,12 +26,12 @@ func (t *translator) changes() []Change {
 	pods := t.Target == Kubernetes || c.Kubeconfig != "" || c.ManifestDir != ""
 
 	when(pods, "unsupported requests",
-		"a request (mac, ips, bandwidth, …) that no plugin of the network declares as capability is dropped",
-		`the pod is refused; "unsupportedRequests": "ignore" drops the request`)
+		"of a request that no plugin of the network declares as capability, mac and ips are asked for by CNI_ARGS, whatever comes of it, and all else is dropped",
+		`mac and ips are asked for as well, and an ADD that did not give them fails; all else is refused; "unsupportedRequests": "ignore" does as Multus does`)
 	when(pods, "interface names", "two networks with one interface name fail half-way", "the pod is refused before any plugin runs")
 	when(c.NamespaceIsolation, "isolation", "the default-network annotation is not checked", "namespaceIsolation holds for it, too")
 	when(pods && len(c.SystemNamespaces) > 0, "system namespaces", "the pods of "+strings.Join(c.SystemNamespaces, ", ")+" have a network-status",
-		"they have none")
+		"only those that select networks have one")
 	when(several || pods, "port mappings and bandwidth of the runtime", "also go to secondary networks", "go to the default network only")
 	when(t.thick, "daemon away", "the plugin fails, or its file goes and pods start with one network",
 		"the file stays; ADD waits up to 30 s, then answers \"try again\"; DEL and CHECK do not need the daemon")

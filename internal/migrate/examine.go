@@ -287,7 +287,7 @@ func (e *examiner) plan(p source.Pod, devices source.Devices) error {
 		Config:   e.cfg.Name,
 		Sandbox:  delegate.Sandbox{ContainerID: strings.Repeat("0", 64), IfName: "eth0"},
 		Args:     pod.Args{Pod: p.Ref},
-		Networks: networks, IgnoreUnsupported: e.cfg.IgnoreUnsupportedRequests,
+		Networks: networks, Rules: delegate.RulesOf(e.cfg),
 		DeviceInfoDir: filepath.Join(e.root, "nowhere"),
 	})
 	return err
@@ -337,7 +337,7 @@ func (e *examiner) networks(s *source.Selection, p source.Pod) ([]delegate.Netwo
 
 // resolve is the network that a reference leads to. What is in a file that is not here may be able to do anything.
 func (e *examiner) resolve(n *source.Network) (delegate.Network, error) {
-	out := delegate.Network{Name: n.Ref.String(), Device: n.Device, ResourceName: n.ResourceName, Claimed: n.Claimed, Element: n.Element}
+	out := delegate.Network{Name: n.Ref.String(), Device: n.Device, ResourceName: n.ResourceName, Claimed: n.Claimed, Element: n.Element, RefuseUnsupported: n.RefuseUnsupported, AllowedCNIArgs: n.AllowedCNIArgs}
 	var err error
 	if n.Missing || blank(n.Config) {
 		out.List, _, err = nad.FindFile(rooted(e.root, e.cfg.ConfDir), n.Ref.Name, e.defaults(n.Ref.Name))

@@ -164,11 +164,8 @@ func (o *Objects) addDefinition(file string, doc json.RawMessage) {
 		return
 	}
 	o.refs = append(o.refs, ref)
-	o.definitions[ref] = &nad.Definition{
-		Ref: ref, Config: d.Spec.Config,
-		ResourceName: d.Metadata.Annotations[annotations.ResourceNameKey],
-		ClaimRequest: d.Metadata.Annotations[annotations.ClaimRequestKey],
-	}
+	def := annotations.Definition(ref, d.Spec.Config, d.Metadata.Annotations)
+	o.definitions[ref] = &def
 }
 
 func (m *meta) ref() (nad.Ref, error) {

@@ -16,7 +16,6 @@ import (
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/netdev"
-	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 )
 
@@ -122,13 +121,14 @@ func (c *call) undoPreviousADD(ctx context.Context) ([]delegate.Attachment, erro
 
 // plan finds out all that has to be done, and touches nothing.
 func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*delegate.Plan, error) {
-	if src != nil && c.args.Pod.IsZero() {
-		return nil, fmt.Errorf("%w: they name no pod: the container runtime has to send K8S_POD_NAMESPACE and K8S_POD_NAME, or the configuration must have only its own networks", pod.ErrInvalid)
-	}
 	c.trace.begin("lookup")
 	selection, err := c.resolver().Lookup(ctx, src)
 	if err != nil {
 		return nil, err
+	}
+	c.selects = selection.BySelection()
+	for _, w := range selection.Warnings {
+		c.log.Warn(w, "pod", c.args.Pod.String(), "containerID", c.sandbox.ContainerID)
 	}
 	c.trace.begin("plan")
 	networks, err := c.resolver().Networks(selection)
@@ -136,16 +136,16 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 		return nil, err
 	}
 	return delegate.NewPlan(delegate.Request{
-		Config:            c.cfg.Name,
-		BootID:            bootID,
-		Runtime:           callingRuntime(),
-		Now:               time.Now().UTC().Truncate(time.Second),
-		Sandbox:           c.sandbox,
-		Args:              c.args,
-		RuntimeConfig:     c.cfg.RuntimeConfig,
-		Networks:          networks,
-		IgnoreUnsupported: c.cfg.IgnoreUnsupportedRequests,
-		DeviceInfoDir:     c.DeviceInfoDir,
+		Config:        c.cfg.Name,
+		BootID:        bootID,
+		Runtime:       callingRuntime(),
+		Now:           time.Now().UTC().Truncate(time.Second),
+		Sandbox:       c.sandbox,
+		Args:          c.args,
+		RuntimeConfig: c.cfg.RuntimeConfig,
+		Networks:      networks,
+		Rules:         delegate.RulesOf(c.cfg),
+		DeviceInfoDir: c.DeviceInfoDir,
 	})
 }
 
@@ -214,47 +214,49 @@ func (c *call) rollBack(ctx context.Context, plan *delegate.Plan, cause error) e
 	return cause
 }
 
-// report tells the source what the pod was given. Pods of the system namespaces get no status.
+// report tells the source what the pod was given. Pods of the system namespaces that select nothing get no status: theirs is an empty one.
 func (c *call) report(ctx context.Context, src source.Source, plan *delegate.Plan) error {
-	if src == nil || c.args.Pod.IsZero() || c.cfg.IsSystemNamespace(c.args.Pod.Namespace) {
+	if src == nil || c.args.Pod.IsZero() {
 		return nil
 	}
 	r := source.Report{Pod: c.args.Pod}
+	if c.cfg.IsSystemNamespace(c.args.Pod.Namespace) && !c.selects {
+		return src.Report(ctx, r)
+	}
 	for i := range plan.Attachments {
-		a := &plan.Attachments[i]
-		result, err := a.ResultAs(a.List.CNIVersion())
-		if err != nil {
+		if err := c.reportAttachment(&r, &plan.Attachments[i]); err != nil {
 			return err
 		}
-		info, err := a.DeviceInfo()
-		if err != nil {
-			return err
-		}
-		c.completeDeviceInfo(info)
-		status, err := annotations.StatusOf(annotations.Attached{
-			Network: a.Network, IfName: a.IfName, Default: a.Default, Result: result, DeviceInfo: info,
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", a, err)
-		}
-		r.Status = append(r.Status, status...)
-		addresses, err := a.Addresses()
-		if err != nil {
-			return err
-		}
-		r.Interfaces = append(r.Interfaces, source.Interface{
-			Network: a.Network, Name: a.IfName, Addresses: addresses, MAC: macOf(a.IfName, status), Claimed: a.Claimed,
-		})
 	}
 	return src.Report(ctx, r)
 }
 
-// macOf is the hardware address of an interface, "" if no plugin told it.
-func macOf(ifName string, status []annotations.Status) string {
-	for _, s := range status {
-		if s.Interface == ifName {
-			return s.MAC
-		}
+// reportAttachment adds one attachment to a report.
+func (c *call) reportAttachment(r *source.Report, a *delegate.Attachment) error {
+	result, err := a.ResultAs(a.List.CNIVersion())
+	if err != nil {
+		return err
 	}
-	return ""
+	info, err := a.DeviceInfo()
+	if err != nil {
+		c.log.Warn("device-info file left out", "network", a.Network, "error", err) // it informs, no more
+	}
+	c.completeDeviceInfo(info)
+	status, err := annotations.StatusOf(annotations.Attached{
+		Network: a.Network, IfName: a.IfName, Default: a.Default, Result: result, DeviceInfo: info, IsOwn: delegate.IsSandbox(c.sandbox.NetNS),
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", a, err)
+	}
+	r.Status = append(r.Status, status...)
+	interfaces, err := a.PodInterfaces(c.sandbox.NetNS)
+	if err != nil {
+		return err
+	}
+	claimed := a.Claimed
+	for _, i := range interfaces {
+		r.Interfaces = append(r.Interfaces, source.Interface{Network: a.Network, Name: i.Name, Addresses: i.Addresses(), MAC: i.MAC, Claimed: claimed})
+		claimed = nil // a device is one interface's
+	}
+	return nil
 }

@@ -84,14 +84,3 @@ func TestCompleteDeviceInfo(t *testing.T) {
 		})
 	}
 }
-
-func TestMACOf(t *testing.T) {
-	t.Parallel()
-	status := []annotations.Status{{Interface: "eth0", MAC: "a"}, {Interface: "net1", MAC: "b"}}
-	if got := macOf("net1", status); got != "b" {
-		t.Errorf("macOf = %q", got)
-	}
-	if got := macOf("net2", status); got != "" {
-		t.Errorf("macOf of another interface = %q", got)
-	}
-}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
-	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/record"
 	"github.com/plexus-cni/plexus/internal/resolve"
@@ -35,8 +34,6 @@ type Kernel interface {
 	SameNetNS(path string) (bool, error)
 	// IsNetNS reports whether path is a network namespace that exists.
 	IsNetNS(path string) (bool, error)
-	// Links lists the interfaces of a sandbox.
-	Links(netns string) ([]netdev.Link, error)
 }
 
 // Plugin answers CNI calls. Everything it needs from outside comes in by field.
@@ -70,6 +67,8 @@ type call struct {
 	records *record.Store[delegate.Plan]
 	plugins *delegate.Exec
 	binDirs []string
+	// selects is set when the pod has selected networks itself.
+	selects bool
 	// allowOwnNetNS is the caller's CNI_NETNS_OVERRIDE (CNI 1.1.0 §2, parameters).
 	allowOwnNetNS bool
 	limiter       *limiter
@@ -78,7 +77,7 @@ type call struct {
 
 // resolver finds the networks of the call's pod.
 func (c *call) resolver() *resolve.Resolver {
-	return &resolve.Resolver{Config: c.cfg, Pod: c.args.Pod, Warn: func(text string) { c.log.Warn(text) }}
+	return &resolve.Resolver{Config: c.cfg, Pod: c.args.Pod, PodOptional: c.args.NamespaceAssumed, Warn: func(text string) { c.log.Warn(text) }}
 }
 
 // trace notes how long each step of a call takes, for the log.
@@ -118,7 +117,7 @@ func (p *Plugin) newCall(a *skel.CmdArgs) (*call, error) {
 // callOf is a call with a configuration that was read.
 func (p *Plugin) callOf(a *skel.CmdArgs, cfg *config.Config) (*call, error) {
 	start := time.Now()
-	args, err := pod.ParseArgs(a.Args)
+	args, err := pod.ParseArgs(a.Args, cfg.PodNamespace)
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,8 @@ func (r Ref) String() string {
 // Args is a parsed CNI_ARGS (CNI 1.1.0 §2, parameters): "KEY=VALUE" pairs joined by ";".
 type Args struct {
 	Pod Ref
+	// NamespaceAssumed is set where the runtime named a pod and no namespace: it is not Kubernetes', and its container need not be a pod.
+	NamespaceAssumed bool
 	// InfraContainerID is the runtime's K8S_POD_INFRA_CONTAINER_ID.
 	InfraContainerID string
 	// Others are the caller's remaining pairs, each key once, in the order of their first appearance.
@@ -55,8 +57,8 @@ type Args struct {
 }
 
 // ParseArgs reads CNI_ARGS. A value may contain "=", and a key that is given twice has its last value, as
-// in an environment. Both pod keys must be there, or neither.
-func ParseArgs(s string) (Args, error) {
+// in an environment. A pod without namespace, as Podman sends it, is in the given one. Runtimes of no pods (nerdctl, cnitool) send neither.
+func ParseArgs(s, namespace string) (Args, error) {
 	if len(s) > MaxArgsBytes {
 		return Args{}, fmt.Errorf("%w: %d bytes, at most %d are accepted", ErrInvalid, len(s), MaxArgsBytes)
 	}
@@ -92,6 +94,9 @@ func ParseArgs(s string) (Args, error) {
 			args.Others = append(args.Others, [2]string{key, value})
 		}
 	}
+	if args.Pod.Name != "" && args.Pod.Namespace == "" {
+		args.Pod.Namespace, args.NamespaceAssumed = namespace, true
+	}
 	return args, args.validate()
 }
 
@@ -101,8 +106,6 @@ func (a Args) validate() error {
 		return nil
 	case a.Pod.Name == "":
 		return fmt.Errorf("%w: %s is missing or empty; the container runtime has to send it with the other K8S_POD keys", ErrInvalid, keyName)
-	case a.Pod.Namespace == "":
-		return fmt.Errorf("%w: %s is missing or empty; the container runtime has to send it with the other K8S_POD keys", ErrInvalid, keyNamespace)
 	}
 	// The names become parts of file names and of API paths.
 	for _, f := range [][2]string{{keyNamespace, a.Pod.Namespace}, {keyName, a.Pod.Name}, {keyUID, a.Pod.UID}} {

@@ -26,12 +26,13 @@ func TestParseArgs(t *testing.T) {
 		"C8 each key once, the last value wins": {
 			"A=1;B=2;A=3", Args{Others: [][2]string{{"A", "3"}, {"B", "2"}}},
 		},
-		"no pod, caller's own keys": {"MAC=02:00:00:00:00:01", Args{Others: [][2]string{{"MAC", "02:00:00:00:00:01"}}}},
+		"Podman: a name without namespace": {"IgnoreUnknown=1;K8S_POD_NAME=web", Args{Pod: Ref{Namespace: "default", Name: "web"}, NamespaceAssumed: true}},
+		"no pod, caller's own keys":        {"MAC=02:00:00:00:00:01", Args{Others: [][2]string{{"MAC", "02:00:00:00:00:01"}}}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := ParseArgs(tc.in)
+			got, err := ParseArgs(tc.in, "default")
 			if err != nil {
 				t.Fatalf("ParseArgs(%q): %v", tc.in, err)
 			}
@@ -48,7 +49,6 @@ func TestParseArgsRefuses(t *testing.T) {
 		"a pair without =":         {"A=1;nonsense", `"nonsense" is not KEY=VALUE`},
 		"an empty key":             {"=1", "is not KEY=VALUE"},
 		"a namespace without name": {"K8S_POD_NAMESPACE=ns", "K8S_POD_NAME is missing"},
-		"a name without namespace": {"K8S_POD_NAME=p", "K8S_POD_NAMESPACE is missing"},
 		"a path as name":           {"K8S_POD_NAMESPACE=../etc;K8S_POD_NAME=p", `K8S_POD_NAMESPACE "../etc"`},
 		"a NUL":                    {"A=\x00", "control character"},
 		"64 KiB and more":          {strings.Repeat("A=1;", 20000), "at most"},
@@ -56,7 +56,7 @@ func TestParseArgsRefuses(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := ParseArgs(tc.in)
+			_, err := ParseArgs(tc.in, "default")
 			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("ParseArgs(%.40q) = %v, want ErrInvalid saying %q", tc.in, err, tc.says)
 			}
@@ -85,7 +85,7 @@ func FuzzParseArgs(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		args, err := ParseArgs(s)
+		args, err := ParseArgs(s, "default")
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) {
 				t.Fatalf("error of another kind: %v", err)
@@ -100,10 +100,11 @@ func FuzzParseArgs(f *testing.F) {
 			}
 			b.WriteString(kv[0] + "=" + kv[1])
 		}
-		again, err := ParseArgs(b.String())
+		again, err := ParseArgs(b.String(), "default")
 		if err != nil {
 			t.Fatalf("ParseArgs(%q) of the printed form: %v", b.String(), err)
 		}
+		args.NamespaceAssumed = false // it is handed on
 		if args.Pod.IsZero() {
 			args.InfraContainerID = "" // not handed on without a pod
 		}

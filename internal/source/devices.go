@@ -28,7 +28,10 @@ type Need struct {
 	Resource string
 	// Claim is the request of a ResourceClaim that it is bound to; zero for none. It goes before Resource.
 	Claim nad.ClaimRequest
-	// ID is the device that the pod's element names itself, "" for none.
+	// Required is set where the network cannot do without a device. A Resource may steer the scheduler alone, like those of
+	// bridge-marker: then nobody has a device of it, and nobody needs one.
+	Required bool
+	// ID is the one that the pod's element chooses among the devices that the pod was given, "" for none in particular.
 	ID string
 }
 
@@ -36,17 +39,28 @@ type Need struct {
 func needOf(def *nad.Definition, id string) (Need, error) {
 	n := Need{Network: def.Ref, Resource: def.ResourceName, ID: id}
 	if def.ClaimRequest == "" {
+		n.Required = n.Resource != "" && takesDevice(def)
 		return n, nil
 	}
 	claim, err := nad.ParseClaimRequest(def.ClaimRequest)
 	if err != nil {
 		return Need{}, fmt.Errorf("network %s: annotation %s: %w", def.Ref, annotations.ClaimRequestKey, err)
 	}
-	n.Claim = claim
+	n.Claim, n.Required = claim, true
 	return n, nil
 }
 
-// consumes reports whether the device has to be one that the node gave.
+// takesDevice reports whether a definition's plugins need a device. Of a configuration that is a file of the node, or unusable, that is not
+// known here: the plugin finds out.
+func takesDevice(def *nad.Definition) bool {
+	if def.Config == "" {
+		return false
+	}
+	list, err := nad.Normalize([]byte(def.Config), nad.Defaults{Name: def.Ref.Name, CNIVersion: "1.0.0"})
+	return err == nil && list.TakesDevice()
+}
+
+// consumes reports whether the network gets a device that the node gave, if there is one.
 func (n Need) consumes() bool { return n.Resource != "" || !n.Claim.IsZero() }
 
 // fits reports whether a device is of the kind that is asked for.
@@ -58,10 +72,12 @@ func (n Need) fits(d pod.Device) bool {
 }
 
 // Distribute gives each need one of the devices that the node gave the pod, in order, each device once; nil stands for a need that
-// consumes none. The same arguments always have the same answer. The error is an [ErrNoDevice].
+// consumes none, and for one whose resource the node has no device of and that can do without. The same arguments always have the same
+// answer. The error is an [ErrNoDevice].
 //
 // Who has less choice chooses first, so that nobody goes without for the order alone: a need that names a device, then one that is
-// bound to a claim's request, then one of a resource.
+// bound to a claim's request, then one of a resource. A device that was not given is given to nobody, whoever names it: the pod's author
+// chooses, and grants nothing.
 func Distribute(needs []Need, given []pod.Device) ([]*pod.Device, error) {
 	got := make([]*pod.Device, len(needs))
 	used := map[string]bool{}
@@ -78,11 +94,9 @@ func Distribute(needs []Need, given []pod.Device) ([]*pod.Device, error) {
 		if n.ID == "" {
 			continue
 		}
-		named := func(d pod.Device) bool { return d.ID == n.ID && (!n.consumes() || n.fits(d)) }
-		if take(i, named); got[i] == nil && !slices.ContainsFunc(given, n.fits) {
-			// Nothing came from the resource: the pod's own word counts (NPWG v1.3 §4.1.2.1.9, deviceID).
-			got[i] = &pod.Device{ID: n.ID, Resource: n.Resource}
-			used[identity(*got[i])] = true
+		take(i, func(d pod.Device) bool { return d.ID == n.ID && (!n.consumes() || n.fits(d)) })
+		if !n.consumes() {
+			got[i] = nil // spared for who names it; its plugins are told of it only by what the network's author lets the pod ask for
 		}
 	}
 	for _, bound := range []bool{true, false} {
@@ -93,7 +107,7 @@ func Distribute(needs []Need, given []pod.Device) ([]*pod.Device, error) {
 		}
 	}
 	for i, n := range needs {
-		if n.consumes() && got[i] == nil {
+		if n.consumes() && got[i] == nil && (n.Required || slices.ContainsFunc(given, n.fits)) {
 			return nil, n.exhausted(needs, given)
 		}
 		if d := got[i]; d != nil && n.Resource != "" && d.Resource != "" && n.Resource != d.Resource {
@@ -102,6 +116,20 @@ func Distribute(needs []Need, given []pod.Device) ([]*pod.Device, error) {
 		}
 	}
 	return got, nil
+}
+
+// Met reports whether the devices are all that is asked for, so that nobody has to be asked for more.
+func Met(needs []Need, given []pod.Device) bool {
+	got, err := Distribute(needs, given)
+	if err != nil {
+		return false
+	}
+	for i, n := range needs {
+		if n.consumes() && got[i] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // exhausted says why a need can not be met: what is wanted, what was given, and how to mend it.

@@ -31,10 +31,11 @@ func shared(id, share string) pod.Device {
 	return d
 }
 
-// need is "resource", "=id", "resource=id", "claim/request", and "resource claim/request" as annotations have them.
+// need is of a network that needs a device: "resource", "=id", "resource=id", "claim/request", and "resource claim/request" as annotations have them.
 func need(text string) Need {
 	n := Need{Network: nad.Ref{Namespace: "default", Name: "n"}}
 	text, n.ID, _ = strings.Cut(text, "=")
+	n.Required = text != ""
 	for field := range strings.FieldsSeq(text) {
 		if claim, err := nad.ParseClaimRequest(field); err == nil && strings.HasPrefix(field, "claim") {
 			n.Claim = claim
@@ -61,9 +62,9 @@ func TestDistribute(t *testing.T) {
 		"other IDs are names within their resource":   {"r,s", []pod.Device{dp("r", "0"), dp("s", "0")}, "0,0"},
 		"networks without need get none":              {",r,", []pod.Device{dp("r", vf1)}, "," + vf1 + ","},
 		"a named device is spared for who names it":   {"r,r=" + vf1, []pod.Device{dp("r", vf1), dp("r", vf2)}, vf2 + "," + vf1},
-		"also by a network that consumes none":        {"=" + vf1 + ",r", []pod.Device{dp("r", vf1), dp("r", vf2)}, vf1 + "," + vf2},
+		"also from a network that consumes none":      {"=" + vf1 + ",r", []pod.Device{dp("r", vf1), dp("r", vf2)}, "," + vf2},
 		"the node's word goes before the pod's":       {"r=" + vf3, []pod.Device{dp("r", vf1)}, vf1},
-		"X6 the pod's word where the node has none":   {"r=" + vf3 + ",=" + vf2, nil, vf3 + "," + vf2},
+		"X6 the pod's word grants nothing":            {"=" + vf2, nil, ""},
 		"X7 devices of claims after those of plugins": {"r,r", []pod.Device{dp("r", vf1), dra("r", vf2, "", "")}, vf1 + "," + vf2},
 		"X7 another device of the claim is passed by": {"r", []pod.Device{dra("gpu", "g", "claim", "gpu"), dra("r", vf1, "claim", "nic")}, vf1},
 		"a claim's request": {
@@ -120,6 +121,10 @@ func TestDistributeRefuses(t *testing.T) {
 			[]Need{need("r")}, []pod.Device{dp("s", "a"), dp("s", "b"), dp("t", "c")}, []string{`resource "r"`, "want 1", "gave the pod 0, only devices of s, t"},
 		},
 		"no device at all": {[]Need{need("r")}, nil, []string{"gave the pod 0:"}},
+		"a device that the pod names and nobody gave": {[]Need{need("r=x")}, nil, []string{"gave the pod 0:"}},
+		"of a resource that need not be one, too few": {
+			[]Need{{Resource: "r"}, {Resource: "r"}}, []pod.Device{dp("r", "a")}, []string{"want 2", "gave the pod 1 (a)"},
+		},
 		"a claim that has too few": {
 			[]Need{need("claim/nic"), need("claim/nic")},
 			[]pod.Device{dra("r", "a", "claim", "nic"), dra("r", "b", "claim", "other")},
@@ -145,6 +150,38 @@ func TestDistributeRefuses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAResourceNeedNotBeADevice(t *testing.T) {
+	t.Parallel()
+	const bridge = "bridge.network.kubevirt.io/br1"
+	needs := []Need{{Resource: bridge}, {Resource: "r", Required: true}}
+	got, err := Distribute(needs, []pod.Device{dp("r", "a")})
+	if err != nil || got[0] != nil || got[1] == nil {
+		t.Errorf("Distribute = %v, %v; want a device for the second alone", got, err)
+	}
+	if Met(needs, []pod.Device{dp("r", "a")}) {
+		t.Error("Met without a device of the first: a claim may still have one")
+	}
+	if !Met(needs, []pod.Device{dp("r", "a"), dp(bridge, "b")}) || !Met([]Need{{}}, nil) {
+		t.Error("not Met with all there is to have")
+	}
+	find := func(ref nad.Ref) (*nad.Definition, error) {
+		def := &nad.Definition{Ref: ref, Config: `{"type":"cnv-bridge"}`, ResourceName: bridge}
+		if ref.Name == "vf" {
+			def.Config = `{"plugins":[{"type":"x"},{"type":"mine","capabilities":{"deviceID":true}}]}`
+		}
+		return def, nil
+	}
+	for _, devices := range []Devices{nil, func(Pod, []Need) ([]pod.Device, error) { return nil, nil }} {
+		sel, err := Select(Query{}, web(map[string]string{annotations.NetworksKey: "br1"}), find, devices)
+		if err != nil || sel.Networks[0].Device != "" || sel.Networks[0].ResourceName != bridge {
+			t.Errorf("Select = %+v, %v; want a network without device", sel, err)
+		}
+		if _, err = Select(Query{}, web(map[string]string{annotations.NetworksKey: "vf"}), find, devices); !errors.Is(err, ErrNoDevice) {
+			t.Errorf("Select of a plugin that takes devices = %v, want ErrNoDevice", err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/pod"
@@ -55,6 +56,7 @@ func Select(q Query, p Pod, find Definitions, devices Devices) (*Selection, erro
 	if err := s.giveDevices(sel.all(), devices); err != nil {
 		return nil, err
 	}
+	sel.Warnings = annotations.Notices(p.Annotations)
 	return sel, nil
 }
 
@@ -92,12 +94,13 @@ func (s *selector) giveDevices(networks []*Network, find Devices) error {
 	}
 	got, err := Distribute(s.needs, given)
 	if err != nil && find == nil {
-		return fmt.Errorf("%w; no device is known here at all, so name one in the element's \"deviceID\"", err)
+		return fmt.Errorf("%w; no devices are known here at all: write the device into the configuration of a network without resource", err)
 	}
 	if err != nil {
 		return err
 	}
 	for i, d := range got {
+		networks[i].ResourceName = s.needs[i].Resource
 		if d != nil {
 			networks[i].Device, networks[i].ResourceName, networks[i].Claimed = d.ID, d.Resource, d.Claimed
 		}
@@ -147,10 +150,11 @@ func (s *selector) selected(annotation string, e annotations.Element) (*Network,
 	if err != nil {
 		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
 	}
-	if err := s.need(def, e.DeviceID); err != nil {
+	n, err := s.network(def, e)
+	if err != nil {
 		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
 	}
-	return &Network{Ref: ref, Config: def.Config, Element: e}, nil
+	return n, nil
 }
 
 // configured resolves a network that the cluster's administrator named in the configuration.
@@ -169,15 +173,38 @@ func (s *selector) configured(key, name string) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", key, name, err)
 	}
-	if err := s.need(def, ""); err != nil {
+	n, err := s.network(def, annotations.Element{})
+	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", key, name, err)
 	}
-	return &Network{Ref: ref, Config: def.Config}, nil
+	return n, nil
 }
 
-// need notes what the next attachment asks of the pod's devices.
-func (s *selector) need(def *nad.Definition, id string) error {
-	n, err := needOf(def, id)
-	s.needs = append(s.needs, n)
-	return err
+// network is what a definition makes of a selection; it notes what the attachment asks of the pod's devices.
+func (s *selector) network(def *nad.Definition, e annotations.Element) (*Network, error) {
+	need, err := needOf(def, e.DeviceID)
+	if err != nil {
+		return nil, err
+	}
+	s.needs = append(s.needs, need)
+	n := &Network{Ref: def.Ref, Config: def.Config, Element: e}
+	switch def.UnsupportedRequests {
+	case "":
+	case "refuse":
+		n.RefuseUnsupported = true
+	default:
+		return nil, fmt.Errorf("network %s: annotation %s: %w: %q is unknown: write \"refuse\", or remove it", def.Ref, annotations.UnsupportedRequestsKey, nad.ErrInvalid, shortened(def.UnsupportedRequests))
+	}
+	for key := range strings.SplitSeq(def.AllowedCNIArgs, ",") {
+		if key = strings.TrimSpace(key); key != "" {
+			n.AllowedCNIArgs = append(n.AllowedCNIArgs, key)
+		}
+	}
+	return n, nil
+}
+
+// shortened bounds what a message repeats of an annotation.
+func shortened(s string) string {
+	const most = 64
+	return s[:min(len(s), most)]
 }

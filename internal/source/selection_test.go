@@ -24,7 +24,11 @@ func (c cluster) find(ref nad.Ref) (*nad.Definition, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", nad.ErrNotFound, ref)
 	}
-	return &nad.Definition{Ref: ref, Config: ref.Name + "-config", ResourceName: resource}, nil
+	config := ref.Name + "-config"
+	if resource != "" {
+		config = `{"type":"sriov"}`
+	}
+	return &nad.Definition{Ref: ref, Config: config, ResourceName: resource}, nil
 }
 
 var nets = cluster{
@@ -76,13 +80,6 @@ func TestSelect(t *testing.T) {
 			ann:   map[string]string{annotations.DefaultNetworkKey: "x"},
 			want:  Selection{Default: &Network{Ref: nad.Ref{Namespace: "kube-system", Name: "x"}, Config: "x-config", Element: element("kube-system", "x")}},
 		},
-		"X6 a device that the element names": {
-			ann: map[string]string{annotations.NetworksKey: `[{"name":"vf","deviceID":"0000:01:10.0"}]`},
-			want: Selection{Networks: []Network{{
-				Ref: nad.Ref{Namespace: "default", Name: "vf"}, Config: "vf-config", Device: "0000:01:10.0", ResourceName: "intel.com/vf",
-				Element: annotations.Element{Namespace: "default", Name: "vf", DeviceID: "0000:01:10.0"},
-			}}},
-		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -130,6 +127,9 @@ func TestSelectRefuses(t *testing.T) {
 		},
 		"a network that consumes a device, and none is known": {
 			ann: map[string]string{annotations.NetworksKey: "vf"}, says: `resource "intel.com/vf"`,
+		},
+		"a device that the element names is not one that the pod was given": {
+			ann: map[string]string{annotations.NetworksKey: `[{"name":"vf","deviceID":"0000:01:10.0"}]`}, kind: ErrNoDevice, says: `resource "intel.com/vf"`,
 		},
 		"a default network that consumes a device, and none is known": {
 			query: Query{DefaultNetworks: []string{"vfdef"}}, says: `resource "intel.com/vf"`,

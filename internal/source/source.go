@@ -45,6 +45,8 @@ type Query struct {
 	NetworksNamespace string `json:"networksNamespace"`
 	// Isolation holds for everything that the pod selects itself.
 	Isolation nad.Policy `json:"isolation"`
+	// PodOptional is set where the caller may know of a pod that the cluster does not: the answer then is what the configuration names.
+	PodOptional bool `json:"podOptional,omitempty"`
 }
 
 // Network is one network by reference, as the cluster defines it.
@@ -55,11 +57,15 @@ type Network struct {
 	Missing bool `json:"missing,omitempty"`
 	// Config is the NAD's spec.config; "" sends the plugin to its confDir.
 	Config string `json:"config,omitempty"`
-	// Device is the ID of the device that this attachment consumes, "" for none; ResourceName the resource that it is one of, and
-	// Claimed where it comes from if that is a ResourceClaim.
+	// Device is the ID of the device that this attachment consumes, "" for none; ResourceName the resource that it is one of, or, without
+	// a device, that the network asks for; and Claimed where it comes from if that is a ResourceClaim.
 	Device       string             `json:"device,omitempty"`
 	ResourceName string             `json:"resourceName,omitempty"`
 	Claimed      *pod.ClaimedDevice `json:"claimed,omitempty"`
+	// RefuseUnsupported is set where the NAD's author has requests refused that no plugin declares, and AllowedCNIArgs are the keys that
+	// cni-args may carry although they stand for a request.
+	RefuseUnsupported bool     `json:"refuseUnsupported,omitempty"`
+	AllowedCNIArgs    []string `json:"allowedCNIArgs,omitempty"`
 	// Element holds the pod's requests; zero for networks that the pod did not select itself.
 	Element annotations.Element `json:"element,omitzero"`
 }
@@ -75,6 +81,13 @@ type Selection struct {
 	DefaultNetworks []Network `json:"defaultNetworks,omitempty"`
 	// Networks are the elements of the networks annotation.
 	Networks []Network `json:"networks,omitempty"`
+	// Warnings are about what is accepted and has no effect: for the pod's owner, each a line.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// BySelection reports whether the pod selected any of its networks itself.
+func (s *Selection) BySelection() bool {
+	return len(s.Networks) > 0 || s.Default != nil && s.Default.Element.Name != ""
 }
 
 // Report is the outcome of an ADD.

@@ -355,10 +355,6 @@ func (o *Objects) addObject(doc []byte, kind string) error {
 		})
 		return nil
 	}
-	o.Definitions = append(o.Definitions, nad.Definition{
-		Ref: ref, Config: obj.Spec.Config,
-		ResourceName: obj.Metadata.Annotations[annotations.ResourceNameKey],
-		ClaimRequest: obj.Metadata.Annotations[annotations.ClaimRequestKey],
-	})
+	o.Definitions = append(o.Definitions, annotations.Definition(ref, obj.Spec.Config, obj.Metadata.Annotations))
 	return nil
 }

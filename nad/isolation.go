@@ -23,19 +23,23 @@ type Policy struct {
 // Check returns an [ErrForbidden] if a pod of podNamespace may not use the network
 // target.
 func (p Policy) Check(podNamespace string, target Ref) error {
-	if !p.Isolate || target.Namespace == podNamespace {
-		return nil
-	}
-	global := p.GlobalNamespaces
-	if global == nil {
-		global = []string{"default"}
-	}
-	if slices.Contains(global, target.Namespace) {
+	if target.Namespace == podNamespace || p.IsGlobal(target.Namespace) {
 		return nil
 	}
 	return fmt.Errorf("network %s: %w: a pod in namespace %s may not use a network of namespace %s under namespaceIsolation: "+
 		"create the NetworkAttachmentDefinition in namespace %s, or add %s to globalNamespaces",
 		quote(target.String()), ErrForbidden, quote(podNamespace), quote(target.Namespace), quote(podNamespace), quote(target.Namespace))
+}
+
+// IsGlobal reports whether pods of all namespaces may use the networks of a namespace.
+func (p Policy) IsGlobal(namespace string) bool {
+	if !p.Isolate {
+		return true
+	}
+	if p.GlobalNamespaces == nil {
+		return namespace == "default"
+	}
+	return slices.Contains(p.GlobalNamespaces, namespace)
 }
 
 // ParseGlobalNamespaces parses the comma separated list of the key
