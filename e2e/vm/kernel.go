@@ -4,15 +4,19 @@
 package vm
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // maxKernels is how many kernels of one release are tried: each is a download of up to 200 MB.
@@ -148,18 +152,38 @@ func uncompress(ctx context.Context, t tools, bzImage, vmlinux string) error {
 	if err != nil {
 		return fmt.Errorf("parse %s: %w", bzImage, err)
 	}
-	compressed := vmlinux + ".xz"
-	if err := os.WriteFile(compressed, payload, 0o644); err != nil {
-		return err
-	}
 	out, err := os.Create(vmlinux)
 	if err != nil {
 		return err
 	}
+	if bytes.HasPrefix(payload, []byte(zstdMagic)) {
+		return errors.Join(unzstd(payload, out), out.Close())
+	}
+	compressed := vmlinux + ".xz"
+	if err := os.WriteFile(compressed, payload, 0o644); err != nil {
+		return errors.Join(err, out.Close())
+	}
 	return errors.Join(t.unxz(ctx, compressed, out), out.Close(), os.Remove(compressed))
 }
 
-// bzImagePayload is the compressed kernel in a bzImage, in the format xz.
+func unzstd(payload []byte, w io.Writer) error {
+	const window = 128 << 20 // As zstd --ultra has it.
+	decoder, err := zstd.NewReader(bytes.NewReader(payload), zstd.WithDecoderMaxWindow(window))
+	if err != nil {
+		return err
+	}
+	defer decoder.Close()
+	_, err = io.Copy(w, decoder)
+	return err
+}
+
+// What a compressed kernel begins with: Debian's is xz until Linux 6.1, and zstd in Linux 6.12.
+const (
+	xzMagic   = "\xfd7zXZ\x00"
+	zstdMagic = "\x28\xb5\x2f\xfd"
+)
+
+// bzImagePayload is the compressed kernel in a bzImage, in the format xz or zstd.
 // See "The Linux/x86 Boot Protocol", 2.08 and later, for the fields.
 func bzImagePayload(image []byte) ([]byte, error) {
 	const (
@@ -167,7 +191,6 @@ func bzImagePayload(image []byte) ([]byte, error) {
 		payloadOffset, payloadLength        = 0x248, 0x24c
 		end                                 = 0x250
 		sector                              = 512
-		xz                                  = "\xfd7zXZ\x00"
 		sizeOfUncompressed                  = 4 // Follows the compressed data and is counted with it.
 		firstVersionWithPayload      uint16 = 0x208
 	)
@@ -181,8 +204,8 @@ func bzImagePayload(image []byte) ([]byte, error) {
 		return nil, errors.New("bzImage is cut short")
 	}
 	payload := image[start : start+length-sizeOfUncompressed]
-	if !strings.HasPrefix(string(payload[:min(len(payload), len(xz))]), xz) {
-		return nil, errors.New("kernel is not compressed by xz")
+	if !bytes.HasPrefix(payload, []byte(xzMagic)) && !bytes.HasPrefix(payload, []byte(zstdMagic)) {
+		return nil, errors.New("kernel is compressed by neither xz nor zstd")
 	}
 	return payload, nil
 }

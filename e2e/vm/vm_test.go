@@ -235,6 +235,9 @@ func TestKernelIsFoundInItsImage(t *testing.T) {
 	if err != nil || string(got) != "\xfd7zXZ\x00rest" {
 		t.Errorf("got %q, %v", got, err)
 	}
+	if got, err := bzImagePayload(bytes.ReplaceAll(bzImage(14), []byte(xzMagic), []byte(zstdMagic+"zs"))); err != nil || string(got) != zstdMagic+"zsrest" {
+		t.Errorf("of zstd: got %q, %v", got, err)
+	}
 	for name, test := range map[string]struct {
 		image []byte
 		want  string
@@ -243,7 +246,7 @@ func TestKernelIsFoundInItsImage(t *testing.T) {
 		"something else":      {make([]byte, 4096), "no bzImage"},
 		"one cut short":       {bzImage(14)[:1024+20], "cut short"},
 		"one without payload": {bzImage(0), "cut short"},
-		"another compression": {bytes.ReplaceAll(bzImage(14), []byte("7zXZ"), []byte("gzip")), "not compressed by xz"},
+		"another compression": {bytes.ReplaceAll(bzImage(14), []byte("7zXZ"), []byte("gzip")), "compressed by neither xz nor zstd"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
