@@ -17,7 +17,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/plexus-cni/plexus/e2e/retry"
 )
 
 // keyring has the keys of Debian's archive. It is there on every Debian.
@@ -31,7 +32,7 @@ var (
 	// ErrUnavailable says that this host has no way to the Debian packages of the machine.
 	ErrUnavailable = errors.New("the virtual machine is made of Debian packages: prepare it on Debian 12 or later, with apt-get and dpkg-deb")
 	// errNotServed says that the archives of a release do not have what was asked for, or do not hand it out.
-	errNotServed = errors.New("not to be had")
+	errNotServed = errors.New("not available")
 )
 
 // apt downloads and unpacks Debian packages by the host's apt-get, with a state of its own in which nothing is installed: that of
@@ -198,39 +199,19 @@ func (a *apt) options() []string {
 	return options
 }
 
-const (
-	// fetchAttempts is how often apt-get is started until it succeeds: what it does not try again itself, such as a name that does not
-	// resolve, or lists that the mirror exchanges at that moment, often goes well a little later.
-	fetchAttempts = 3
-	// fetchPause is the time before the second attempt. It doubles with each further one.
-	fetchPause = 3 * time.Second
-)
-
 // run runs a program of apt with the state in root, several times until it succeeds if it uses the network. Its error matches
 // errNotServed if it ran and failed.
 func (a *apt) run(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
-	attempts := 1
-	if program == "apt-get" {
-		attempts = fetchAttempts
-	}
-	return attempt(ctx, attempts, fetchPause, a.log, func() ([]byte, error) { return a.runOnce(ctx, dir, program, args...) })
-}
-
-// attempt calls f until it succeeds, at most so many times, with a pause before each further call. Only errNotServed is tried again.
-func attempt(ctx context.Context, times int, pause time.Duration, log io.Writer, f func() ([]byte, error)) ([]byte, error) {
-	for n := 1; ; n++ {
-		out, err := f()
-		if err == nil || n >= times || !errors.Is(err, errNotServed) || ctx.Err() != nil {
-			return out, err
+	var out []byte
+	err := retry.Do(ctx, retry.Fetch(), a.log, func() error {
+		var err error
+		out, err = a.runOnce(ctx, dir, program, args...)
+		if err != nil && (program != "apt-get" || !errors.Is(err, errNotServed)) {
+			return retry.Final(err)
 		}
-		fmt.Fprintf(log, "trying again in %s: %v\n", pause, err)
-		select {
-		case <-time.After(pause):
-			pause *= 2
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		}
-	}
+		return err
+	})
+	return out, err
 }
 
 func (a *apt) runOnce(ctx context.Context, dir, program string, args ...string) ([]byte, error) {

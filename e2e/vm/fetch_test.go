@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pault.ag/go/debian/version"
@@ -214,7 +213,7 @@ func TestWhatOneReleaseDoesNotHaveComesFromTheNext(t *testing.T) {
 		"the first has it":               {nil, nil, "first bookworm"},
 		"the second has it":              {map[string]error{"bookworm": notServed}, nil, "first trixie"},
 		"none has all of it":             {map[string]error{"bookworm": notServed, "trixie": notServed}, nil, "second bookworm"},
-		"none has anything":              {map[string]error{"bookworm": notServed, "trixie": notServed}, map[string]error{"bookworm": notServed, "trixie": notServed}, "not to be had"},
+		"none has anything":              {map[string]error{"bookworm": notServed, "trixie": notServed}, map[string]error{"bookworm": notServed, "trixie": notServed}, "not available"},
 		"this host fails, not a release": {map[string]error{"bookworm": broken}, nil, "the disk is full"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -282,39 +281,6 @@ func TestAPartThatLacksSomethingIsFetchedAgainAndKeptIfThatFails(t *testing.T) {
 		if times != step.times || !strings.HasSuffix(log.String(), step.want) {
 			t.Errorf("step %d: fetched %d times, want %d; said:\n%swant at its end:\n%s", i, times, step.times, &log, step.want)
 		}
-	}
-}
-
-func TestAFetchIsTriedAgainAFewTimes(t *testing.T) {
-	t.Parallel()
-	final := errors.New("no such program")
-	for name, test := range map[string]struct {
-		errs []error
-		want error
-		said int
-	}{
-		"goes well":          {[]error{nil}, nil, 0},
-		"fails twice":        {[]error{errNotServed, errNotServed, nil}, nil, 2},
-		"fails always":       {[]error{errNotServed, errNotServed, errNotServed}, errNotServed, 2},
-		"cannot be repeated": {[]error{final}, final, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var log strings.Builder
-			calls := 0
-			_, err := attempt(t.Context(), 3, time.Millisecond, &log, func() ([]byte, error) {
-				calls++
-				return nil, test.errs[calls-1]
-			})
-			if !errors.Is(err, test.want) || calls != len(test.errs) || strings.Count(log.String(), "trying again") != test.said {
-				t.Errorf("got %v after %d calls, said:\n%s", err, calls, &log)
-			}
-		})
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := attempt(ctx, 3, time.Hour, io.Discard, func() ([]byte, error) { return nil, errNotServed }); !errors.Is(err, errNotServed) {
-		t.Errorf("after the end: got %v", err)
 	}
 }
 

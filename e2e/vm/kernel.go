@@ -46,6 +46,7 @@ func fetchKernel(ctx context.Context, a *apt, t tools, dir string) (taken, error
 	if err != nil {
 		return taken{}, err
 	}
+	last := errors.New("none has all its packages")
 	tries := 0
 	for _, set := range sets {
 		if len(set.missing) > 0 {
@@ -66,12 +67,13 @@ func fetchKernel(ctx context.Context, a *apt, t tools, dir string) (taken, error
 			return taken{}, err
 		}
 		fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: %v\n", set, a.release, err)
+		last = fmt.Errorf("%s: %w", set, err)
 	}
-	return taken{}, fmt.Errorf("%w: a kernel with what its modules are built from", errNotServed)
+	return taken{}, fmt.Errorf("%w: a kernel with what its modules are built from: %w", errNotServed, last)
 }
 
-// fetchKernelAlone makes the same without netdevsim.
-func fetchKernelAlone(ctx context.Context, a *apt, t tools, dir string) (taken, error) {
+// fetchKernelAlone makes the same without netdevsim, for a reason.
+func fetchKernelAlone(ctx context.Context, a *apt, t tools, dir, reason string) (taken, error) {
 	sets, err := a.kernels(ctx)
 	if err != nil {
 		return taken{}, err
@@ -86,7 +88,6 @@ func fetchKernelAlone(ctx context.Context, a *apt, t tools, dir string) (taken, 
 		}
 		err := errors.Join(clear(dir), unpackKernel(ctx, a, t, set, dir))
 		if err == nil {
-			reason := "the archives had no kernel with what its modules are built from"
 			return taken{Packages: []string{set.String()}, Lacks: map[string]string{netdevsim: reason}}, finishKernel(ctx, t, set, dir)
 		}
 		if !errors.Is(err, errNotServed) {

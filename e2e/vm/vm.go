@@ -59,7 +59,8 @@ type Machine struct {
 	bootLimit time.Duration // Until the program starts.
 	qemu      qemu
 	tools     tools
-	kernel    string // Folder with vmlinux and lib/modules.
+	kernel    string            // Folder with vmlinux and lib/modules.
+	lacks     map[string]string // Modules that it should have, by name: why it does not.
 }
 
 // part is a folder in the cache.
@@ -128,9 +129,19 @@ func (b Builder) toolsPart() part {
 
 func (b Builder) kernelPart() part {
 	t := tools{dir: b.dir(b.toolsPart())}
+	var failed []string // Why no kernel of a release is whole.
 	return part{name: "kernel", from: []string{"linux-image", "linux-source"}, fetch: []fetcher{
-		func(ctx context.Context, a *apt, dir string) (taken, error) { return fetchKernel(ctx, a, t, dir) },
-		func(ctx context.Context, a *apt, dir string) (taken, error) { return fetchKernelAlone(ctx, a, t, dir) },
+		func(ctx context.Context, a *apt, dir string) (taken, error) {
+			got, err := fetchKernel(ctx, a, t, dir)
+			if err != nil {
+				reason, _, _ := strings.Cut(err.Error(), "\n")
+				failed = append(failed, fmt.Sprintf("of Debian %s: %s", a.release, reason))
+			}
+			return got, err
+		},
+		func(ctx context.Context, a *apt, dir string) (taken, error) {
+			return fetchKernelAlone(ctx, a, t, dir, strings.Join(failed, "; "))
+		},
 	}}
 }
 
@@ -157,8 +168,12 @@ func (b Builder) Find(ctx context.Context) (*Machine, error) {
 		needed = append(needed, tree)
 	}
 	for _, dir := range needed {
-		if _, err := readTaken(dir); err != nil {
+		has, err := readTaken(dir)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Base(dir), ErrMissing)
+		}
+		if dir == m.kernel {
+			m.lacks = has.Lacks
 		}
 	}
 	return m, nil
