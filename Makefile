@@ -21,12 +21,17 @@ BIN        := $(CURDIR)/bin
 # grpcnotrace: gRPC's request tracing, which nothing here serves, would add a quarter to plexusd.
 RELEASE    := -tags=grpcnotrace -trimpath -ldflags='-s -w'
 GOLANGCI   := go tool -modfile=tools/go.mod golangci-lint
+# As `go test`, whose output it shows; then the tests that skipped, with their reasons.
+GOTESTSUM  := go tool -modfile=tools/go.mod gotestsum --format standard-quiet
 MODULES    := $(patsubst %/go.mod,%,$(wildcard ./go.mod */go.mod */*/go.mod */*/*/go.mod))
 
 # What the virtual machine of e2e-sriov loads.
 VM_MODULES := igb,igbvf,netdevsim,vfio_iommu_type1,vfio-pci,8021q,veth,bridge
 
-# What tests and demo run that Go can not bring, as command:package. A test that needs one skips without it, and names it.
+# $(call fetch,COMMAND) runs what downloads, three times at most: a mirror or a proxy that fails often answers a moment later.
+fetch = (for try in 1 2 3; do $(1) && exit; [ $$try -lt 3 ] || exit 1; echo 'that failed: trying again' >&2; sleep $$((3 * try)); done)
+
+# What tests and demo run that Go cannot bring, as command:package. A test that needs one skips without it, and names it; in CI it fails.
 DEPS       := nft:nftables
 
 ##@ Use
@@ -62,8 +67,8 @@ install: build ## Install plexus into CNI_BIN, plexusctl and kubectl-plexus into
 ##@ Test
 
 .PHONY: test
-test: deps ## Run all tests; those that need a network namespace run as root, or in a user namespace
-	go test -race -shuffle=on ./...
+test: deps ## Run all tests, and list those that skipped; those that need a network namespace run as root, or in a user namespace
+	$(GOTESTSUM) -- -race -shuffle=on ./...
 
 .PHONY: e2e-deps
 e2e-deps: # Build the Kubernetes components (minutes, once) into the user's cache, and install what they run
@@ -78,7 +83,7 @@ e2e: e2e-deps ## Test on a real cluster of this machine: etcd, API server, kubel
 e2e-sriov: build plugins ## Test on real VFs, in a virtual machine with emulated SR-IOV NICs
 	cd e2e && go run ./cmd/vm deps
 	CGO_ENABLED=0 go test -c -o $(BIN)/sriov.test ./integration/sriov
-	cd e2e && go run ./cmd/vm run -iommu -pfs 2 -modules $(VM_MODULES) -limit 15m -file $(BIN)/plexus:plexus -file $(BIN)/cni/host-local:host-local \
+	cd e2e && go run ./cmd/vm run -iommu -pfs 2 -modules $(VM_MODULES) -limit 15m -env "CI=$${CI:-}" -file $(BIN)/plexus:plexus -file $(BIN)/cni/host-local:host-local \
 		-file $(BIN)/cni/ptp:ptp -- $(BIN)/sriov.test -vfs -test.v
 
 .PHONY: e2e-kind
@@ -144,11 +149,15 @@ verify: ## Check that generated code, format and go.mod files are current, and t
 	go test -count=1 -run 'TestImports|TestBinarySize' ./cmd/plexus
 
 .PHONY: deps
-deps: # Install what is missing of DEPS, where that is possible. In CI, where a skipped test would go unseen, it has to be.
+deps: # Install what is missing of DEPS, where that is possible. In CI it has to be.
 	@missing=; for dep in $(DEPS); do command -v "$${dep%%:*}" >/dev/null || missing+=" $${dep##*:}"; done; \
-	[ -z "$$missing" ] || { command -v apt-get && [ "$$(id -u)" = 0 ] && apt-get -q update && \
-		DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$missing; } >/dev/null || { \
+	[ -z "$$missing" ] || { command -v apt-get && [ "$$(id -u)" = 0 ] && \
+		$(call fetch,{ apt-get -q update || true; } && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$missing); } >/dev/null || { \
 		echo "deps: tests skip what needs these packages; install them:$$missing"; [ -z "$${CI:-}" ]; }
+
+.PHONY: modules
+modules: # Fetch the Go modules of everything, so that nothing else depends on the proxy
+	@for module in $(MODULES); do $(call fetch,go -C $$module mod download); done
 
 .PHONY: clean
 clean: ## Remove what was built

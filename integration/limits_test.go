@@ -59,7 +59,7 @@ func TestPortsOfThePodAreMappedToItsDefaultNetworkAlone(t *testing.T) {
 	t.Parallel()
 	nft, err := exec.LookPath("nft")
 	if err != nil {
-		t.Skip("the plugin portmap runs nft, which is not installed: `make deps` installs it")
+		testenv.Missing(t, "the plugin portmap runs nft, which is not installed: `make deps` installs it")
 	}
 	h := newHost(t)
 	portmap := object{"type": "portmap", "backend": "nftables", "capabilities": object{"portMappings": true}}

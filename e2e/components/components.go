@@ -8,6 +8,7 @@
 package components
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,6 +22,8 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+
+	"github.com/plexus-cni/plexus/e2e/retry"
 )
 
 // plugins is the group that a node has for its container runtime, not on its search path.
@@ -104,6 +107,8 @@ type Builder struct {
 	Module string    // Folder of the module e2e.
 	Cache  string    // Folder that is kept between runs. See CacheDir.
 	Log    io.Writer // What is being built, and what the compiler says.
+
+	download retry.Limits // Those of a download if empty.
 }
 
 // CacheDir is where binaries, and clusters, are kept: dir if it is not empty, else a folder in the user's cache folder.
@@ -187,6 +192,17 @@ func (b Builder) build(ctx context.Context, g group, dir string) error {
 		return err
 	}
 	fmt.Fprintf(b.Log, "building %s\n", filepath.Base(dir))
+	// Apart from the build, which is not worth a second attempt.
+	err := retry.Do(ctx, cmp.Or(b.download, retry.Fetch()), b.Log, func() error {
+		cmd := exec.CommandContext(ctx, "go", "mod", "download")
+		cmd.Dir = filepath.Join(b.Module, g.module)
+		cmd.Env = append(os.Environ(), "GOWORK=off")
+		cmd.Stdout, cmd.Stderr = b.Log, b.Log
+		return cmd.Run()
+	})
+	if err != nil {
+		return fmt.Errorf("download its modules: %w", err)
+	}
 	if err := b.goBuild(ctx, g, aside); err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/plexus-cni/plexus/e2e/retry"
 )
 
 func TestVersionsThatAreShownAreThoseThatAreBuilt(t *testing.T) {
@@ -117,7 +119,7 @@ func TestFind(t *testing.T) {
 
 func TestABuildThatFailsLeavesNothingThatCountsAsBuilt(t *testing.T) {
 	t.Parallel()
-	b := Builder{Module: module(t), Cache: t.TempDir(), Log: io.Discard}
+	b := Builder{Module: module(t), Cache: t.TempDir(), Log: io.Discard, download: retry.Limits{Attempts: 1}}
 	if _, err := b.Build(t.Context()); err == nil {
 		t.Fatal("a folder without a module was built")
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+
+	"github.com/plexus-cni/plexus/e2e/retry"
 )
 
 // needs lists, by Debian package, one thing it brings that the build or the cluster takes from the machine.
@@ -27,7 +29,7 @@ func needs() [][2]string {
 	}
 }
 
-// InstallPackages installs what the machine lacks, by apt-get. Where it can not, its error names the packages.
+// InstallPackages installs what the machine lacks, by apt-get. Where it cannot, its error names the packages.
 func InstallPackages(ctx context.Context, log io.Writer) error {
 	var missing []string
 	for _, need := range needs() {
@@ -49,7 +51,15 @@ func InstallPackages(ctx context.Context, log io.Writer) error {
 		return cmd.Run()
 	}
 	install := append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...)
-	if err := errors.Join(apt("update", "-q"), apt(install...)); err != nil {
+	err := retry.Do(ctx, retry.Fetch(), log, func() error {
+		// The lists of one source may be out of reach, and what is missing come from others.
+		outdated := apt("update", "-q")
+		if err := apt(install...); err != nil {
+			return errors.Join(outdated, err)
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("apt-get install %s: %w", list, err)
 	}
 	return nil

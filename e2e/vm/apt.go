@@ -9,56 +9,66 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
+
+	"github.com/plexus-cni/plexus/e2e/retry"
 )
 
-const (
-	// release is the release of Debian that the machine is made of, whatever the release of the host.
-	release = "bookworm"
-	// backports has a QEMU with igb, which came with 8.0.
-	backports = release + "-backports"
-	// keyring has the keys of Debian's archive. It is there on every Debian.
-	keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-)
+// keyring has the keys of Debian's archive. It is there on every Debian.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// ErrUnavailable says that this host has no way to the Debian packages of the machine.
-var ErrUnavailable = errors.New("the virtual machine is made of Debian packages: prepare it on Debian 12 or later, with apt-get and dpkg-deb")
+// releases are those of Debian that the machine is made of, whatever the release of the host: what the first does not have any
+// more, or not at the moment, comes from the next.
+func releases() []string { return []string{"bookworm", "trixie"} }
+
+var (
+	// ErrUnavailable says that this host has no way to the Debian packages of the machine.
+	ErrUnavailable = errors.New("the virtual machine is made of Debian packages: prepare it on Debian 12 or later, with apt-get and dpkg-deb")
+	// errNotServed says that the archives of a release do not have what was asked for, or do not hand it out.
+	errNotServed = errors.New("not available")
+)
 
 // apt downloads and unpacks Debian packages by the host's apt-get, with a state of its own in which nothing is installed: that of
 // the host is neither read nor changed. Mirrors and proxies are the host's.
 type apt struct {
-	root string
-	log  io.Writer
+	root    string
+	release string
+	log     io.Writer
+	suites  []string // Of the release and beside it, what the mirror has.
 }
 
-// newApt makes the state in root and fetches the lists of packages.
-func newApt(ctx context.Context, root string, log io.Writer) (*apt, error) {
+// findHostMirrors returns the mirrors of a host that has all that apt takes, else ErrUnavailable.
+func findHostMirrors(ctx context.Context) (mirrors, error) {
 	if runtime.GOARCH != architecture {
-		return nil, fmt.Errorf("%w, on %s", ErrUnavailable, architecture)
+		return mirrors{}, fmt.Errorf("%w, on %s", ErrUnavailable, architecture)
 	}
-	for _, program := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
+	for _, program := range []string{"apt-get", "apt-cache", "bash", "dpkg-deb", "tar"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return mirrors{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
 	if _, err := os.Stat(keyring); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return mirrors{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	targets, err := exec.CommandContext(ctx, "apt-get", "indextargets",
 		"--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
 	if err != nil {
-		return nil, fmt.Errorf("list the host's package sources: %w", err)
+		return mirrors{}, fmt.Errorf("list the host's package sources: %w", err)
 	}
-	found, err := findMirrors(string(targets))
-	if err != nil {
-		return nil, err
-	}
-	a := &apt{root: root, log: log}
+	return findMirrors(string(targets))
+}
+
+// newApt makes the state in root and fetches the lists of packages of a release. What comes beside the release, its security updates
+// and its backports, is left out if the mirror does not have it.
+func newApt(ctx context.Context, root, release string, from mirrors, log io.Writer) (*apt, error) {
+	a := &apt{root: root, release: release, log: log}
 	if err := os.RemoveAll(root); err != nil {
 		return nil, err
 	}
@@ -67,13 +77,34 @@ func newApt(ctx context.Context, root string, log io.Writer) (*apt, error) {
 			return nil, err
 		}
 	}
-	for file, content := range map[string]string{"etc/sources.list": found.sources(), "etc/preferences": "", "status": ""} {
-		if err := os.WriteFile(filepath.Join(root, file), []byte(content), 0o644); err != nil {
+	for _, file := range []string{"etc/preferences", "status"} {
+		if err := os.WriteFile(filepath.Join(root, file), nil, 0o644); err != nil {
 			return nil, err
 		}
 	}
-	_, err = a.run(ctx, root, "apt-get", "update")
-	return a, err
+	var served []string
+	for _, suite := range from.suites(release) {
+		// Each alone: of several, apt-get does not tell which failed.
+		if err := a.setSources(suite.source()); err != nil {
+			return nil, err
+		}
+		_, err := a.run(ctx, root, "apt-get", "update", "--no-list-cleanup", "--error-on=any")
+		switch {
+		case err == nil:
+			served = append(served, suite.source())
+			a.suites = append(a.suites, suite.name)
+		case suite.name == release || !errors.Is(err, errNotServed) || ctx.Err() != nil:
+			return nil, err
+		default:
+			fmt.Fprintf(log, "going without %s: %v\n", suite.name, err)
+		}
+	}
+	return a, a.setSources(strings.Join(served, ""))
+}
+
+// setSources writes the list of sources, as of sources.list(5).
+func (a *apt) setSources(list string) error {
+	return os.WriteFile(filepath.Join(a.root, "etc", "sources.list"), []byte(list), 0o644)
 }
 
 // mirrors are the addresses of Debian's archives.
@@ -119,19 +150,24 @@ func mainSource(line string) (string, string, bool) {
 	return fields[0], fields[1], true
 }
 
-// sources is the list of sources as of sources.list(5).
-func (m mirrors) sources() string {
-	var list strings.Builder
-	add := func(address, suite string) {
-		fmt.Fprintf(&list, "deb [signed-by=%s] %s %s main\n", keyring, address, suite)
-	}
-	add(m.archive, release)
-	add(m.archive, backports)
-	if m.security != "" {
-		add(m.security, release+"-security")
-	}
-	return list.String()
+// suite is one of the lists of packages that an archive offers.
+type suite struct{ address, name string }
+
+// source is its line of sources.list(5).
+func (s suite) source() string {
+	return fmt.Sprintf("deb [signed-by=%s] %s %s main\n", keyring, s.address, s.name)
 }
+
+// suites are those of a release, the release itself first.
+func (m mirrors) suites(release string) []suite {
+	all := []suite{{m.archive, release}, {m.archive, backports(release)}}
+	if m.security != "" {
+		all = append(all, suite{m.security, release + "-security"})
+	}
+	return all
+}
+
+func backports(release string) string { return release + "-backports" }
 
 // options make apt use the state in root.
 func (a *apt) options() []string {
@@ -153,6 +189,9 @@ func (a *apt) options() []string {
 		{"Acquire::Languages", "none"},
 		{"Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false"},
 		{"Debug::NoLocking", "true"},
+		{"Acquire::Retries", "3"}, // Of a transfer; with a delay that grows.
+		{"Acquire::http::Timeout", "30"},
+		{"Acquire::https::Timeout", "30"},
 		{"quiet", "1"},
 	} {
 		options = append(options, "-o", o[0]+"="+o[1])
@@ -160,34 +199,83 @@ func (a *apt) options() []string {
 	return options
 }
 
+// run runs a program of apt with the state in root, several times until it succeeds if it uses the network. Its error matches
+// errNotServed if it ran and failed.
 func (a *apt) run(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
+	var out []byte
+	err := retry.Do(ctx, retry.Fetch(), a.log, func() error {
+		var err error
+		out, err = a.runOnce(ctx, dir, program, args...)
+		if err != nil && (program != "apt-get" || !errors.Is(err, errNotServed)) {
+			return retry.Final(err)
+		}
+		return err
+	})
+	return out, err
+}
+
+func (a *apt) runOnce(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, program, append(a.options(), args...)...)
 	cmd.Dir = dir
 	var out, failure bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&out, a.log), io.MultiWriter(&failure, a.log)
 	if program == "apt-cache" {
-		cmd.Stdout = &out
+		cmd.Stdout, cmd.Stderr = &out, &failure
 	}
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, bytes.TrimSpace(failure.Bytes()))
+	err := cmd.Run()
+	if _, ran := errors.AsType[*exec.ExitError](err); ran {
+		return nil, fmt.Errorf("%w: %s %s: %w: %s", errNotServed, program, lastArgs(args), err, lastLines(failure.Bytes(), errorLines))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", program, lastArgs(args), err)
 	}
 	return out.Bytes(), nil
 }
 
-// install unpacks packages, and all that they depend on, into dir. suite, if not empty, goes before other suites.
-func (a *apt) install(ctx context.Context, dir, suite string, packages ...string) error {
+// lastArgs is a command line cut short: with it a person finds the call in the log.
+func lastArgs(args []string) string {
+	const most = 8
+	if len(args) > most {
+		return strings.Join(args[:most], " ") + " …"
+	}
+	return strings.Join(args, " ")
+}
+
+// install unpacks packages, and all that they depend on, into dir: those of suite before others, if it is not empty and the mirror has
+// it. It returns what it took of the packages named, each "name version".
+func (a *apt) install(ctx context.Context, dir, suite string, packages ...string) ([]string, error) {
 	archives := filepath.Join(a.root, "cache", "archives")
 	if err := errors.Join(os.RemoveAll(archives), os.MkdirAll(filepath.Join(archives, "partial"), 0o755)); err != nil {
-		return err
+		return nil, err
 	}
 	args := []string{"install", "--download-only", "--no-install-recommends"}
-	if suite != "" {
+	if slices.Contains(a.suites, suite) {
 		args = append(args, "--target-release", suite)
 	}
 	if _, err := a.run(ctx, a.root, "apt-get", append(args, packages...)...); err != nil {
-		return err
+		return nil, err
 	}
-	return a.unpack(ctx, dir, archives)
+	files, err := a.unpack(ctx, dir, archives)
+	if err != nil {
+		return nil, err
+	}
+	var taken []string
+	for _, file := range files {
+		if name, version, ok := debFile(file); ok && slices.Contains(packages, name) {
+			taken = append(taken, name+" "+version)
+		}
+	}
+	return taken, nil
+}
+
+// debFile takes the name and the version from the name that apt gives to a package's file.
+func debFile(file string) (string, string, bool) {
+	parts := strings.Split(strings.TrimSuffix(filepath.Base(file), ".deb"), "_")
+	if len(parts) != 3 {
+		return "", "", false
+	}
+	version, err := url.PathUnescape(parts[1]) // The colon of an epoch is "%3a".
+	return parts[0], version, err == nil
 }
 
 // download unpacks packages alone into dir. Each may be "name=version".
@@ -199,45 +287,52 @@ func (a *apt) download(ctx context.Context, dir string, packages ...string) erro
 	if _, err := a.run(ctx, archives, "apt-get", append([]string{"download"}, packages...)...); err != nil {
 		return err
 	}
-	return errors.Join(a.unpack(ctx, dir, archives), os.RemoveAll(archives))
+	_, err = a.unpack(ctx, dir, archives)
+	return errors.Join(err, os.RemoveAll(archives))
 }
 
-func (a *apt) unpack(ctx context.Context, dir, archives string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+// unpack unpacks all packages of a folder into dir and returns their files. /bin, /lib and /sbin are links into /usr there, as on
+// every Debian: a package has its files on either side, that of the next release on the other.
+func (a *apt) unpack(ctx context.Context, dir, archives string) ([]string, error) {
+	for _, name := range []string{"bin", "lib", "lib64", "sbin"} {
+		link := filepath.Join(dir, name)
+		if _, err := os.Lstat(link); err == nil {
+			continue
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "usr", name), 0o755), os.Symlink(filepath.Join("usr", name), link)); err != nil {
+			return nil, err
+		}
 	}
 	files, err := filepath.Glob(filepath.Join(archives, "*.deb"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, file := range files {
-		if err := command(ctx, "dpkg-deb", "--extract", file, dir); err != nil {
-			return err
+		// dpkg-deb --extract would put a folder in the place of such a link.
+		const extract = `dpkg-deb --fsys-tarfile "$1" | tar --extract --directory "$2" --keep-directory-symlink --warning=no-timestamp`
+		if err := command(ctx, "bash", "-o", "pipefail", "-c", extract, "bash", file, dir); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return files, nil
 }
 
-// kernel is the name and version of the package with the release's newest kernel.
-func (a *apt) kernel(ctx context.Context) (kernelPackage, error) {
-	const meta = "linux-image-" + architecture
-	depends, err := a.run(ctx, a.root, "apt-cache", "depends", meta)
+// list returns all versions of the packages whose names match.
+func (a *apt) list(ctx context.Context, prefix string, match *regexp.Regexp) (archive, error) {
+	out, err := a.run(ctx, a.root, "apt-cache", "pkgnames", prefix)
 	if err != nil {
-		return kernelPackage{}, err
+		return nil, err
 	}
-	name := regexp.MustCompile(`(?m)^\s*Depends: (linux-image-\S+)$`).FindSubmatch(depends)
-	if name == nil {
-		return kernelPackage{}, fmt.Errorf("package %s depends on no kernel", meta)
+	names := slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool { return !match.MatchString(name) })
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w: %s has no package %s…", errNotServed, a.release, prefix)
 	}
-	show, err := a.run(ctx, a.root, "apt-cache", "show", "--no-all-versions", string(name[1]))
+	slices.Sort(names)
+	listing, err := a.run(ctx, a.root, "apt-cache", append([]string{"show", "--all-versions"}, names...)...)
 	if err != nil {
-		return kernelPackage{}, err
+		return nil, err
 	}
-	version := regexp.MustCompile(`(?m)^Version: (\S+)$`).FindSubmatch(show)
-	if version == nil {
-		return kernelPackage{}, fmt.Errorf("package %s has no version", name[1])
-	}
-	return parseKernelPackage(string(name[1]), string(version[1]))
+	return parseArchive(string(listing))
 }
 
 // command runs a program that says nothing unless it fails.

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/plexus-cni/plexus/e2e/image"
@@ -92,8 +93,19 @@ func (m *Machine) addModules(spec image.Spec, names []string) ([]string, []strin
 	if err != nil {
 		return nil, nil, err
 	}
-	named, err := add(names)
+	named, err := add(m.without(names))
 	return system, named, err
+}
+
+// without leaves out of modules what the kernel should have and lacks, and says so: what needs it in the guest does not find it.
+func (m *Machine) without(modules []string) []string {
+	return slices.DeleteFunc(slices.Clone(modules), func(name string) bool {
+		reason, lacks := m.lacks[name]
+		if lacks {
+			fmt.Fprintf(m.log, "the virtual machine is without %s: %s\n", name, reason)
+		}
+		return lacks
+	})
 }
 
 func readModules(dir string) (moduleTree, error) {

@@ -4,83 +4,142 @@
 package vm
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
 )
 
-// kernelPackage is a package with a kernel of Debian, and what those of the same source are called.
-type kernelPackage struct {
-	release string // As of uname -r: "6.1.0-56-amd64".
-	series  string // "6.1".
-	version string // Of the package: "6.1.192-2".
-}
+// maxKernels is how many kernels of one release are tried: each is a download of up to 200 MB.
+const maxKernels = 3
 
-func parseKernelPackage(name, version string) (kernelPackage, error) {
-	release, ok := strings.CutPrefix(name, "linux-image-")
-	series := regexp.MustCompile(`^\d+\.\d+`).FindString(version)
-	if !ok || series == "" {
-		return kernelPackage{}, fmt.Errorf("package %s, version %s, is no kernel", name, version)
-	}
-	return kernelPackage{release: release, series: series, version: version}, nil
-}
+// netdevsim is the module that is built for the kernel, and what the guest lacks where that is not possible.
+const netdevsim = "netdevsim"
 
-// image is the package of the kernel and its modules.
-func (k kernelPackage) image() string { return "linux-image-" + k.release + "=" + k.version }
-
-// sources are the packages that one of its modules is built from.
-func (k kernelPackage) sources() []string {
-	return []string{
-		"linux-headers-" + k.release + "=" + k.version,
-		k.commonHeaders() + "=" + k.version,
-		"linux-kbuild-" + k.series + "=" + k.version,
-		"linux-source-" + k.series + "=" + k.version,
-	}
-}
-
-func (k kernelPackage) commonHeaders() string {
-	return "linux-headers-" + strings.TrimSuffix(k.release, "-"+architecture) + "-common"
-}
-
-// fetchKernel makes a folder with the kernel, "vmlinux", and its modules, "lib/modules", to which it adds netdevsim.
-func fetchKernel(ctx context.Context, a *apt, t tools, dir string) error {
-	kernel, err := a.kernel(ctx)
+// kernels lists those of a release, in the order to take them.
+func (a *apt) kernels(ctx context.Context) ([]kernelSet, error) {
+	found, err := a.list(ctx, "linux-", regexp.MustCompile(`^(linux-image|linux-headers|linux-kbuild|linux-source)-`))
 	if err != nil {
+		return nil, err
+	}
+	return kernelSets(found), nil
+}
+
+// fetchKernel makes a folder with a kernel, "vmlinux", and its modules, "lib/modules", to which it adds netdevsim: the first kernel
+// whose packages are all to be had, and fit. It says why it passes over others.
+func fetchKernel(ctx context.Context, a *apt, t tools, dir string) (taken, error) {
+	for _, program := range []string{"make", "gcc", "strip"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return taken{}, fmt.Errorf("%w: install the Debian packages gcc and make", err)
+		}
+	}
+	sets, err := a.kernels(ctx)
+	if err != nil {
+		return taken{}, err
+	}
+	last := errors.New("none has all its packages")
+	tries := 0
+	for _, set := range sets {
+		if len(set.missing) > 0 {
+			fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: it lacks %s\n", set, a.release, strings.Join(set.missing, ", "))
+			continue
+		}
+		if tries++; tries > maxKernels {
+			break
+		}
+		err := errors.Join(clear(dir), unpackKernel(ctx, a, t, set, dir))
+		if err == nil {
+			err = addNetdevsim(ctx, a, t, set, dir)
+		}
+		if err == nil {
+			return taken{Packages: set.packages()}, finishKernel(ctx, t, set, dir)
+		}
+		if !errors.Is(err, errNotServed) {
+			return taken{}, err
+		}
+		fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: %v\n", set, a.release, err)
+		last = fmt.Errorf("%s: %w", set, err)
+	}
+	return taken{}, fmt.Errorf("%w: a kernel with what its modules are built from: %w", errNotServed, last)
+}
+
+// fetchKernelAlone makes the same without netdevsim, for a reason.
+func fetchKernelAlone(ctx context.Context, a *apt, t tools, dir, reason string) (taken, error) {
+	sets, err := a.kernels(ctx)
+	if err != nil {
+		return taken{}, err
+	}
+	tries := 0
+	for _, set := range sets {
+		if set.image == nil {
+			continue
+		}
+		if tries++; tries > maxKernels {
+			break
+		}
+		err := errors.Join(clear(dir), unpackKernel(ctx, a, t, set, dir))
+		if err == nil {
+			return taken{Packages: []string{set.String()}, Lacks: map[string]string{netdevsim: reason}}, finishKernel(ctx, t, set, dir)
+		}
+		if !errors.Is(err, errNotServed) {
+			return taken{}, err
+		}
+		fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: %v\n", set, a.release, err)
+	}
+	return taken{}, fmt.Errorf("%w: a kernel", errNotServed)
+}
+
+// clear empties a folder.
+func clear(dir string) error {
+	return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+}
+
+// modules is the folder of a kernel's modules.
+func (k kernelSet) modules(dir string) string { return filepath.Join(dir, "lib", "modules", k.release) }
+
+// unpackKernel makes "vmlinux" and "lib/modules", and leaves out of these what no test bed for networks uses: a third of it all.
+func unpackKernel(ctx context.Context, a *apt, t tools, set kernelSet, dir string) error {
+	unpacked := filepath.Join(dir, "unpacked")
+	if err := a.download(ctx, unpacked, set.image.String()); err != nil {
 		return err
 	}
-	unpacked, sources := filepath.Join(dir, "unpacked"), filepath.Join(dir, "sources")
-	if err := a.download(ctx, unpacked, kernel.image()); err != nil {
+	if err := uncompress(ctx, t, filepath.Join(unpacked, "boot", "vmlinuz-"+set.release), filepath.Join(dir, "vmlinux")); err != nil {
 		return err
 	}
-	if err := uncompress(ctx, t, filepath.Join(unpacked, "boot", "vmlinuz-"+kernel.release), filepath.Join(dir, "vmlinux")); err != nil {
+	if err := os.Rename(filepath.Join(unpacked, "usr", "lib"), filepath.Join(dir, "lib")); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(unpacked, "lib"), filepath.Join(dir, "lib")); err != nil {
-		return err
-	}
-	if err := a.download(ctx, sources, kernel.sources()...); err != nil {
-		return err
-	}
-	modules := filepath.Join(dir, "lib", "modules", kernel.release)
-	if err := buildNetdevsim(ctx, t, kernel, sources, filepath.Join(modules, "kernel", "drivers", "net", "netdevsim.ko")); err != nil {
-		return fmt.Errorf("build netdevsim: %w", err)
-	}
-	// What no test bed for networks has a use for is a third of it all.
 	for _, unused := range []string{"sound", "drivers/gpu", "drivers/iio", "drivers/media", "drivers/scsi", "drivers/staging"} {
-		if err := os.RemoveAll(filepath.Join(modules, "kernel", unused)); err != nil {
+		if err := os.RemoveAll(filepath.Join(set.modules(dir), "kernel", unused)); err != nil {
 			return err
 		}
 	}
-	if err := command(ctx, t.busybox(), "depmod", "-b", dir, kernel.release); err != nil {
+	return errors.Join(t.uncompressModules(ctx, set.modules(dir)), os.RemoveAll(unpacked))
+}
+
+func addNetdevsim(ctx context.Context, a *apt, t tools, set kernelSet, dir string) error {
+	sources := filepath.Join(dir, "sources")
+	if err := a.download(ctx, sources, set.sources()...); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(unpacked), os.RemoveAll(sources))
+	if err := buildNetdevsim(ctx, t, set, sources, filepath.Join(set.modules(dir), "kernel", "drivers", "net", netdevsim+".ko")); err != nil {
+		return fmt.Errorf("build netdevsim: %w", err)
+	}
+	return os.RemoveAll(sources)
+}
+
+// finishKernel writes the indexes of the modules.
+func finishKernel(ctx context.Context, t tools, set kernelSet, dir string) error {
+	return command(ctx, t.busybox(), "depmod", "-b", dir, set.release)
 }
 
 // uncompress writes the kernel that is in a bzImage. QEMU starts it in a fifth of the time that the bzImage takes, which
@@ -94,18 +153,38 @@ func uncompress(ctx context.Context, t tools, bzImage, vmlinux string) error {
 	if err != nil {
 		return fmt.Errorf("parse %s: %w", bzImage, err)
 	}
-	compressed := vmlinux + ".xz"
-	if err := os.WriteFile(compressed, payload, 0o644); err != nil {
-		return err
-	}
 	out, err := os.Create(vmlinux)
 	if err != nil {
 		return err
 	}
+	if bytes.HasPrefix(payload, []byte(zstdMagic)) {
+		return errors.Join(unzstd(payload, out), out.Close())
+	}
+	compressed := vmlinux + ".xz"
+	if err := os.WriteFile(compressed, payload, 0o644); err != nil {
+		return errors.Join(err, out.Close())
+	}
 	return errors.Join(t.unxz(ctx, compressed, out), out.Close(), os.Remove(compressed))
 }
 
-// bzImagePayload is the compressed kernel in a bzImage, in the format xz.
+func unzstd(payload []byte, w io.Writer) error {
+	const window = 128 << 20 // As zstd --ultra has it.
+	decoder, err := zstd.NewReader(bytes.NewReader(payload), zstd.WithDecoderMaxWindow(window))
+	if err != nil {
+		return err
+	}
+	defer decoder.Close()
+	_, err = io.Copy(w, decoder)
+	return err
+}
+
+// What a compressed kernel begins with: Debian's is xz until Linux 6.1, and zstd in Linux 6.12.
+const (
+	xzMagic   = "\xfd7zXZ\x00"
+	zstdMagic = "\x28\xb5\x2f\xfd"
+)
+
+// bzImagePayload is the compressed kernel in a bzImage, in the format xz or zstd.
 // See "The Linux/x86 Boot Protocol", 2.08 and later, for the fields.
 func bzImagePayload(image []byte) ([]byte, error) {
 	const (
@@ -113,7 +192,6 @@ func bzImagePayload(image []byte) ([]byte, error) {
 		payloadOffset, payloadLength        = 0x248, 0x24c
 		end                                 = 0x250
 		sector                              = 512
-		xz                                  = "\xfd7zXZ\x00"
 		sizeOfUncompressed                  = 4 // Follows the compressed data and is counted with it.
 		firstVersionWithPayload      uint16 = 0x208
 	)
@@ -127,34 +205,30 @@ func bzImagePayload(image []byte) ([]byte, error) {
 		return nil, errors.New("bzImage is cut short")
 	}
 	payload := image[start : start+length-sizeOfUncompressed]
-	if !strings.HasPrefix(string(payload[:min(len(payload), len(xz))]), xz) {
-		return nil, errors.New("kernel is not compressed by xz")
+	if !bytes.HasPrefix(payload, []byte(xzMagic)) && !bytes.HasPrefix(payload, []byte(zstdMagic)) {
+		return nil, errors.New("kernel is compressed by neither xz nor zstd")
 	}
 	return payload, nil
 }
 
-// buildNetdevsim builds the module netdevsim, which Debian's kernels lack, from the kernel's own sources.
-func buildNetdevsim(ctx context.Context, t tools, kernel kernelPackage, sources, module string) error {
-	for _, program := range []string{"make", "gcc", "strip"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("%w: install the Debian packages gcc and make", err)
-		}
-	}
-	const driver = "drivers/net/netdevsim"
-	tree := "linux-source-" + kernel.series
+// buildNetdevsim builds the module netdevsim, which Debian's kernels lack, from the kernel's own sources. Its error matches
+// errNotServed if the packages do not fit together, or the host's compiler them.
+func buildNetdevsim(ctx context.Context, t tools, kernel kernelSet, sources, module string) error {
+	const driver = "drivers/net/" + netdevsim
+	tree := sourcePrefix + kernel.series
 	archive := filepath.Join(sources, "usr", "src", tree+".tar.xz")
 	if err := t.extract(ctx, archive, tree+"/"+driver, sources); err != nil {
 		return err
 	}
-	headers := filepath.Join(sources, "usr", "src", "linux-headers-"+kernel.release)
+	headers := filepath.Join(sources, "usr", "src", kernel.headers.name)
 	// The headers believe that they are installed.
-	makefile := fmt.Sprintf("include %s\n", filepath.Join(sources, "usr", "src", kernel.commonHeaders(), "Makefile"))
+	makefile := fmt.Sprintf("include %s\n", filepath.Join(sources, "usr", "src", kernel.common.name, "Makefile"))
 	if err := os.WriteFile(filepath.Join(headers, "Makefile"), []byte(makefile), 0o644); err != nil {
 		return err
 	}
 	source := filepath.Join(sources, tree, driver)
 	if err := command(ctx, "make", "-C", headers, "M="+source, "CC=gcc", "CONFIG_NETDEVSIM=m", "modules"); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotServed, err)
 	}
-	return command(ctx, "strip", "--strip-debug", "-o", module, filepath.Join(source, "netdevsim.ko"))
+	return command(ctx, "strip", "--strip-debug", "-o", module, filepath.Join(source, netdevsim+".ko"))
 }

@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/plexus-cni/plexus/e2e/image"
 )
@@ -32,6 +34,28 @@ func (t tools) unxz(ctx context.Context, file string, w io.Writer) error {
 	cmd.Stdout, cmd.Stderr = w, &failure
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("uncompress %s: %w: %s", file, err, bytes.TrimSpace(failure.Bytes()))
+	}
+	return nil
+}
+
+// uncompressModules writes all modules of a folder as they are loaded: the guest's first process and its busybox know no
+// compressed ones, as Debian has since Linux 6.10 or so.
+func (t tools) uncompressModules(ctx context.Context, dir string) error {
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".ko.xz") {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	xz := unpacked(t.dir, "usr/bin/xz")
+	for some := range slices.Chunk(files, 500) { // As long as a command line may be.
+		if err := command(ctx, xz[0], slices.Concat(xz[1:], []string{"--decompress"}, some)...); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -89,13 +113,19 @@ func (t tools) addTo(spec image.Spec) error {
 			pending = append(pending, from)
 		}
 	}
-	names, err := fs.Glob(os.DirFS(t.dir), "etc/iproute2/*")
-	for _, name := range names {
-		if info, err := os.Stat(filepath.Join(t.dir, name)); err == nil && info.Mode().IsRegular() {
-			spec.Files["/"+name] = filepath.Join(t.dir, name)
+	// Names of tables and protocols: Debian has moved them from the one folder to the other.
+	for _, dir := range []string{"etc/iproute2", "usr/share/iproute2"} {
+		names, err := fs.Glob(os.DirFS(t.dir), dir+"/*")
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if info, err := os.Stat(filepath.Join(t.dir, name)); err == nil && info.Mode().IsRegular() {
+				spec.Files["/"+name] = filepath.Join(t.dir, name)
+			}
 		}
 	}
-	return err
+	return nil
 }
 
 func importedLibraries(file string) ([]string, error) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -105,8 +106,15 @@ func (n *node) inject(verb string, decide func(event) syscall.Errno) outcome {
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	defer cancel()
 	cmd := n.command(ctx, verb)
+	return n.ended(cmd, n.supervised(ctx, cmd, decide))
+}
+
+// supervised runs a command, as inject does, and returns how it ended.
+func (n *node) supervised(ctx context.Context, cmd *exec.Cmd, decide func(event) syscall.Errno) error {
+	n.t.Helper()
 	filterer := filepath.Join(testenv.Build(n.t, "./integration/faults/filter"), "filter")
-	cmd.Path, cmd.Args = filterer, []string{filterer, n.plexus}
+	cmd.Args = append([]string{filterer}, append([]string{cmd.Path}, cmd.Args[1:]...)...)
+	cmd.Path = filterer
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		n.t.Fatal(err)
@@ -130,7 +138,7 @@ func (n *node) inject(verb string, decide func(event) syscall.Errno) outcome {
 	// Until the last process that has the filter has ended, which may be a plugin that outlives a killed call.
 	done := make(chan error, 1)
 	go func() { done <- supervise(listener, cmd.Process.Pid, decide) }()
-	o := n.ended(cmd, cmd.Wait())
+	ended := cmd.Wait()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -139,7 +147,7 @@ func (n *node) inject(verb string, decide func(event) syscall.Errno) outcome {
 	case <-ctx.Done():
 		n.t.Fatal("a plugin of the call lives for ever")
 	}
-	return o
+	return ended
 }
 
 // receive takes the listener from a socket.

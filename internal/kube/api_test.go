@@ -5,7 +5,9 @@ package kube_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -13,19 +15,26 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	resourcev1 "k8s.io/api/resource/v1"
 )
 
-// api is as much of an API server as the package speaks with: lists, watches, GET, and merge patches of one annotation; and it
-// fails when it is told to. The real one is met in the end-to-end tests.
+// api is as much of an API server as the package speaks with: lists, watches, also as lists, GET, merge patches of a pod's metadata, and
+// server-side apply of a claim's status. It refuses what the real one refuses (Kubernetes 1.37.2), and fails when it is told to. The real
+// one is met in the end-to-end tests.
 type api struct {
 	server *httptest.Server
+	// noWatchList makes it an API server that does not stream lists, as those before 1.32.
+	noWatchList bool
 
 	mu       sync.Mutex
 	version  int
 	objects  map[string]map[string]any // by resource, then by namespace/name
 	events   []event
+	expired  int // the version that watches can start from at the earliest
 	watchers []chan event
-	failures map[string][]int // by "METHOD suffix"; one code is for ever, several are for one request each
+	failures map[string][]int  // by "METHOD suffix"; one code is for ever, several are for one request each
+	owners   map[string]string // of the devices in a claim's status: field managers
 	seen     []request
 	asked    chan struct{}
 
@@ -33,18 +42,23 @@ type api struct {
 	stopped chan struct{}
 }
 
-type request struct{ method, path, query, contentType, body, manager string }
+type request struct {
+	method, path, query, contentType, body, manager string
+	watch                                           bool
+}
 
+// event is what happened to an object: before is nil for a new one, object for one that is deleted.
 type event struct {
-	resource string
-	kind     string // ADDED or DELETED
-	version  int
-	object   map[string]any
+	resource       string
+	version        int
+	before, object map[string]any
+	// failure ends the watch, as an event of type ERROR, with a code.
+	failure int
 }
 
 func newAPI(t *testing.T) *api {
 	t.Helper()
-	a := &api{objects: map[string]map[string]any{}, failures: map[string][]int{}, stopped: make(chan struct{})}
+	a := &api{objects: map[string]map[string]any{}, failures: map[string][]int{}, owners: map[string]string{}, stopped: make(chan struct{})}
 	a.server = httptest.NewServer(a)
 	a.stop = sync.OnceFunc(func() {
 		close(a.stopped) // or the server would wait for the watches to end
@@ -54,11 +68,16 @@ func newAPI(t *testing.T) *api {
 	return a
 }
 
+// object is an object; a pod runs on the node n1.
 func object(kind, namespace, name, uid string, annotations map[string]string) map[string]any {
-	return map[string]any{
+	o := map[string]any{
 		"kind": kind, "apiVersion": "v1",
 		"metadata": map[string]any{"namespace": namespace, "name": name, "uid": uid, "annotations": annotations},
 	}
+	if kind == "Pod" {
+		o["spec"], o["status"] = map[string]any{"nodeName": "n1"}, map[string]any{"phase": "Running"}
+	}
+	return o
 }
 
 func definition(namespace, name, config, resource string) map[string]any {
@@ -70,33 +89,54 @@ func definition(namespace, name, config, resource string) map[string]any {
 
 func meta(o any) map[string]any { return o.(map[string]any)["metadata"].(map[string]any) }
 
-// put creates an object, and tells the watches.
+// put creates an object or replaces it, and tells the watches.
 func (a *api) put(resource string, o map[string]any) {
-	a.hide(resource, o)
+	before := a.hide(resource, o)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.tell(event{resource: resource, kind: "ADDED", version: a.version, object: o})
+	a.tell(event{resource: resource, version: a.version, before: before, object: o})
 }
 
 // remove deletes an object, and tells the watches.
 func (a *api) remove(resource, namespace, name string) {
+	before := a.take(resource, namespace, name)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tell(event{resource: resource, version: a.version, before: before})
+}
+
+// take deletes an object, and does not tell the watches.
+func (a *api) take(resource, namespace, name string) map[string]any {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.version++
 	o := a.objects[resource][namespace+"/"+name].(map[string]any)
 	delete(a.objects[resource], namespace+"/"+name)
-	a.tell(event{resource: resource, kind: "DELETED", version: a.version, object: o})
+	return o
 }
 
 func (a *api) tell(e event) {
-	a.events = append(a.events, e)
+	if e.failure == 0 {
+		a.events = append(a.events, e)
+	}
 	for _, w := range a.watchers {
 		w <- e
 	}
 }
 
-// hide creates an object, and does not tell the watches.
-func (a *api) hide(resource string, o map[string]any) {
+// expire ends all watches, as when the API server no longer knows what happened since they began: with an event of type ERROR in an
+// answer of code 200 (apiserver 0.37.2, cacher.go newErrWatcher), also when they try to go on from where they were.
+func (a *api) expire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.version++
+	a.expired = a.version
+	a.tell(event{failure: http.StatusGone})
+	a.events, a.watchers = nil, nil
+}
+
+// hide creates an object or replaces it, does not tell the watches, and returns what was there.
+func (a *api) hide(resource string, o map[string]any) map[string]any {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.version++
@@ -104,7 +144,10 @@ func (a *api) hide(resource string, o map[string]any) {
 	if a.objects[resource] == nil {
 		a.objects[resource] = map[string]any{}
 	}
-	a.objects[resource][meta(o)["namespace"].(string)+"/"+meta(o)["name"].(string)] = o
+	key := meta(o)["namespace"].(string) + "/" + meta(o)["name"].(string)
+	before, _ := a.objects[resource][key].(map[string]any)
+	a.objects[resource][key] = o
+	return before
 }
 
 // fail lets requests fail whose path ends in suffix: for ever with one code, once each with several.
@@ -126,7 +169,14 @@ func (a *api) heal() {
 func (a *api) requests() []request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.seen)
+	return slices.DeleteFunc(slices.Clone(a.seen), func(r request) bool { return r.watch })
+}
+
+// watches are those requests that began a watch.
+func (a *api) watches() []request {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(a.seen), func(r request) bool { return !r.watch })
 }
 
 func (a *api) forget() {
@@ -161,6 +211,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	a.note(r, string(body))
 	if code := a.failure(r); code != 0 {
+		if code == http.StatusTooManyRequests {
+			w.Header().Set("Retry-After", "0") // really a second and more, for which client-go waits
+		}
 		writeStatus(w, code, nil)
 		return
 	}
@@ -170,8 +223,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.watch(w, r, resource)
 	case r.Method == http.MethodPost, resource == "events":
 		writeJSON(w, http.StatusCreated, json.RawMessage(body))
-	case r.Method == http.MethodPatch:
-		a.patch(w, resource, key, body)
+	case r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/"+key[strings.Index(key, "/")+1:]+"/status"):
+		a.patch(w, r, resource, key, body)
+	case r.Method == http.MethodPatch: // Plexus has no permission to
+		writeStatus(w, http.StatusForbidden, nil)
 	case key == "":
 		a.list(w, r, resource)
 	default:
@@ -189,11 +244,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *api) note(r *http.Request, body string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if r.URL.Query().Get("watch") != "" {
-		return
-	}
-	a.seen = append(a.seen, request{r.Method, r.URL.Path, r.URL.Query().Get("fieldSelector"), r.Header.Get("Content-Type"), body, r.URL.Query().Get("fieldManager")})
-	if a.asked != nil {
+	watch := r.URL.Query().Get("watch") != ""
+	a.seen = append(a.seen, request{r.Method, r.URL.Path, r.URL.Query().Get("fieldSelector"), r.Header.Get("Content-Type"), body, r.URL.Query().Get("fieldManager"), watch})
+	if a.asked != nil && !watch {
 		close(a.asked)
 		a.asked = nil
 	}
@@ -230,21 +283,113 @@ func parsePath(path string) (string, string) {
 	return parts[2], parts[1] + "/" + parts[3]
 }
 
-func (a *api) patch(w http.ResponseWriter, resource, key string, body []byte) {
+func (a *api) patch(w http.ResponseWriter, r *http.Request, resource, key string, body []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	o, ok := a.objects[resource][key]
-	if !ok {
+	o, ok := a.objects[resource][key].(map[string]any)
+	switch kind := r.Header.Get("Content-Type"); {
+	case kind == "application/apply-patch+yaml" && resource == "resourceclaims":
+		a.applyClaim(w, r, o, body)
+	case kind != "application/merge-patch+json":
+		writeStatus(w, http.StatusUnsupportedMediaType, nil)
+	case !ok:
+		writeStatus(w, http.StatusNotFound, nil)
+	default:
+		a.merge(w, o, body)
+	}
+}
+
+// merge is a merge patch of metadata.
+func (a *api) merge(w http.ResponseWriter, o map[string]any, body []byte) {
+	var p struct {
+		Metadata struct {
+			UID         string
+			Annotations map[string]string
+		}
+	}
+	if err := json.Unmarshal(body, &p); err != nil {
+		writeStatus(w, http.StatusBadRequest, nil)
+		return
+	}
+	if p.Metadata.UID != "" && p.Metadata.UID != meta(o)["uid"] { // apimachinery 0.37.2, ValidateObjectMetaAccessorUpdate
+		writeStatus(w, http.StatusUnprocessableEntity, causes("FieldValueInvalid", "metadata.uid"))
+		return
+	}
+	annotations, _ := meta(o)["annotations"].(map[string]string)
+	annotations = maps.Clone(annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	maps.Copy(annotations, p.Metadata.Annotations)
+	meta(o)["annotations"] = annotations
+	writeJSON(w, http.StatusOK, o)
+}
+
+// applyClaim is a server-side apply of a claim's status.devices, a list with a key (validateDeviceStatus of
+// kubernetes 1.37.2, pkg/apis/resource/validation). What another manager has applied is a conflict, unless it is forced.
+func (a *api) applyClaim(w http.ResponseWriter, r *http.Request, claim map[string]any, body []byte) {
+	var p struct {
+		Metadata struct{ Namespace, Name string }
+		Status   struct {
+			Devices []struct {
+				Driver, Pool, Device, ShareID string
+				Conditions                    []any
+				NetworkData                   struct {
+					InterfaceName, HardwareAddress string
+					IPs                            []string
+				}
+			}
+		}
+	}
+	manager := r.URL.Query().Get("fieldManager")
+	if err := json.Unmarshal(body, &p); err != nil || manager == "" {
+		writeStatus(w, http.StatusBadRequest, nil)
+		return
+	}
+	if claim == nil { // apply to a status creates nothing
 		writeStatus(w, http.StatusNotFound, nil)
 		return
 	}
-	var p struct{ Metadata struct{ UID string } }
-	_ = json.Unmarshal(body, &p)
-	if p.Metadata.UID != "" && p.Metadata.UID != meta(o)["uid"] {
-		writeStatus(w, http.StatusUnprocessableEntity, map[string]any{"causes": []any{map[string]any{"field": "metadata.uid"}}})
-		return
+	allocated := map[string]bool{}
+	status, _ := claim["status"].(map[string]any)
+	if allocation, ok := status["allocation"].(map[string]any); ok {
+		for _, r := range allocation["devices"].(map[string]any)["results"].([]map[string]any) {
+			share, _ := r["shareID"].(string)
+			allocated[fmt.Sprint(r["driver"], "/", r["pool"], "/", r["device"], "/", share)] = true
+		}
 	}
-	writeJSON(w, http.StatusOK, o)
+	applied := map[string]bool{}
+	for i, d := range p.Status.Devices {
+		device := d.Driver + "/" + d.Pool + "/" + d.Device + "/" + d.ShareID
+		field := fmt.Sprintf("status.devices[%d]", i)
+		switch unique := slices.Compact(slices.Sorted(slices.Values(d.NetworkData.IPs))); {
+		case !allocated[device]:
+			writeStatus(w, http.StatusUnprocessableEntity, causes("FieldValueInvalid", field))
+			return
+		case len(d.Conditions) > resourcev1.AllocatedDeviceStatusMaxConditions, len(d.NetworkData.IPs) > resourcev1.NetworkDeviceDataMaxIPs,
+			len(unique) < len(d.NetworkData.IPs), len(d.NetworkData.InterfaceName) > resourcev1.NetworkDeviceDataInterfaceNameMaxLength,
+			len(d.NetworkData.HardwareAddress) > resourcev1.NetworkDeviceDataHardwareAddressMaxLength:
+			writeStatus(w, http.StatusUnprocessableEntity, causes("FieldValueTooMany", field))
+			return
+		case a.owners[device] != "" && a.owners[device] != manager && r.URL.Query().Get("force") != "true":
+			writeStatus(w, http.StatusConflict, causes("FieldManagerConflict", field))
+			return
+		}
+		applied[device] = true
+	}
+	for device, owner := range a.owners {
+		if owner == manager && !applied[device] {
+			delete(a.owners, device) // what a manager no longer applies is removed
+		}
+	}
+	for device := range applied {
+		a.owners[device] = manager
+	}
+	writeJSON(w, http.StatusOK, claim)
+}
+
+func causes(reason, field string) map[string]any {
+	return map[string]any{"causes": []any{map[string]any{"reason": reason, "field": field}}}
 }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request, resource string) {
@@ -269,50 +414,103 @@ func (a *api) list(w http.ResponseWriter, r *http.Request, resource string) {
 	writeJSON(w, http.StatusOK, list)
 }
 
-// selects applies the field selectors of ResourceSlices. Those of other objects are looked at in the requests.
-func selects(r *http.Request, o any) bool {
-	spec, _ := o.(map[string]any)["spec"].(map[string]any)
+// selects applies a field selector, all of its terms, to an object; a nil object is none.
+func selects(r *http.Request, object any) bool {
+	o, _ := object.(map[string]any)
+	if o == nil {
+		return false
+	}
 	for term := range strings.SplitSeq(r.URL.Query().Get("fieldSelector"), ",") {
-		field, want, _ := strings.Cut(strings.TrimPrefix(term, "spec."), "=")
-		if value, _ := spec[field].(string); strings.Contains(r.URL.Path, "resourceslices") && value != want {
+		if term == "" {
+			continue
+		}
+		path, want, _ := strings.Cut(term, "=")
+		path, negated := strings.CutSuffix(path, "!")
+		part, field, _ := strings.Cut(path, ".")
+		values, _ := o[part].(map[string]any)
+		if value, _ := values[field].(string); (value == want) == negated {
 			return false
 		}
 	}
 	return true
 }
 
-// watch streams events. Lists as watches (sendInitialEvents) are not understood, as by older API servers.
+// frame is the type of a watch event for those who watch with a selector, "" for none: what it does not select any more is DELETED.
+func (e event) frame(r *http.Request) (string, map[string]any) {
+	switch before, now := selects(r, e.before), selects(r, e.object); {
+	case before && now:
+		return "MODIFIED", e.object
+	case now:
+		return "ADDED", e.object
+	case before:
+		return "DELETED", e.before
+	}
+	return "", nil
+}
+
+// watch streams events; with sendInitialEvents, first what there is, up to a bookmark that says so.
 func (a *api) watch(w http.ResponseWriter, r *http.Request, resource string) {
-	if r.URL.Query().Get("sendInitialEvents") == "true" {
+	q := r.URL.Query()
+	asList := q.Get("sendInitialEvents") == "true"
+	if asList && (a.noWatchList || q.Get("resourceVersionMatch") != "NotOlderThan" || q.Get("allowWatchBookmarks") != "true") {
 		writeStatus(w, http.StatusUnprocessableEntity, nil)
 		return
 	}
-	since, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
+	since, _ := strconv.Atoi(q.Get("resourceVersion"))
 	events := make(chan event, 100)
+	var initial []map[string]any
 	a.mu.Lock()
-	for _, e := range a.events {
-		events <- e
+	switch {
+	case asList:
+		since = a.version
+		for _, o := range a.objects[resource] {
+			if selects(r, o) {
+				initial = append(initial, o.(map[string]any))
+			}
+		}
+	case since < a.expired:
+		events <- event{failure: http.StatusGone}
+	default:
+		for _, e := range a.events {
+			events <- e
+		}
 	}
 	a.watchers = append(a.watchers, events)
 	a.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
-	flush := w.(http.Flusher).Flush
-	flush()
+	send := func(kind string, o map[string]any) bool {
+		if resource == "pods" && kind != "ERROR" {
+			o = map[string]any{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta(o)}
+		}
+		err := json.NewEncoder(w).Encode(map[string]any{"type": kind, "object": o})
+		w.(http.Flusher).Flush()
+		return err == nil
+	}
+	w.(http.Flusher).Flush()
+	for _, o := range initial {
+		send("ADDED", o)
+	}
+	if asList {
+		end := object(kinds[resource][1], "", "", "", nil)
+		end["apiVersion"] = kinds[resource][0]
+		end["metadata"] = map[string]any{"resourceVersion": strconv.Itoa(since), "annotations": map[string]string{"k8s.io/initial-events-end": "true"}}
+		send("BOOKMARK", end)
+	}
 	for {
 		select {
 		case e := <-events:
-			if e.resource != resource || e.version <= since || !selects(r, e.object) {
-				continue
-			}
-			o := e.object
-			if resource == "pods" {
-				o = map[string]any{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta(o)}
-			}
-			if err := json.NewEncoder(w).Encode(map[string]any{"type": e.kind, "object": o}); err != nil {
+			if e.failure != 0 {
+				send("ERROR", failure(e.failure, nil))
 				return
 			}
-			flush()
+			kind, o := e.frame(r)
+			if e.resource != resource || e.version <= since || kind == "" {
+				continue
+			}
+			if !send(kind, o) {
+				return
+			}
 		case <-r.Context().Done():
 			return
 		case <-a.stopped:
@@ -321,14 +519,26 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request, resource string) {
 	}
 }
 
+// kinds are the API version and the kind of what is watched.
+var kinds = map[string][2]string{
+	"pods":                           {"v1", "Pod"},
+	"network-attachment-definitions": {"k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition"},
+	"resourceslices":                 {"resource.k8s.io/v1", "ResourceSlice"},
+}
+
 func writeStatus(w http.ResponseWriter, code int, details map[string]any) {
+	writeJSON(w, code, failure(code, details))
+}
+
+func failure(code int, details map[string]any) map[string]any {
 	reason := map[int]string{
 		http.StatusNotFound: "NotFound", http.StatusForbidden: "Forbidden", http.StatusConflict: "Conflict",
-		http.StatusUnprocessableEntity: "Invalid", http.StatusUnauthorized: "Unauthorized",
+		http.StatusUnprocessableEntity: "Invalid", http.StatusUnauthorized: "Unauthorized", http.StatusGone: "Expired",
+		http.StatusTooManyRequests: "TooManyRequests", http.StatusUnsupportedMediaType: "UnsupportedMediaType",
 	}[code]
-	writeJSON(w, code, map[string]any{
+	return map[string]any{
 		"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": http.StatusText(code), "details": details,
-	})
+	}
 }
 
 func writeJSON(w http.ResponseWriter, code int, o any) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -177,9 +178,9 @@ func TestWhatSlicesCost(t *testing.T) {
 			t.Fatalf("Devices = %v, %v", got, err)
 		}
 	}
-	r := api.requests()
+	r := append(api.requests(), api.watches()...)
 	if len(r) != 1 || r[0].query != "spec.nodeName=n1" || !strings.HasSuffix(r[0].path, "/resource.k8s.io/v1/resourceslices") {
-		t.Errorf("requests %+v, want one list of this node", r)
+		t.Errorf("requests %+v, want one watch of this node", r)
 	}
 	// A change comes by the watch.
 	api.put("resourceslices", slice("a", "n1", "n1", 2, 1, nic("nic", vf2, "r")))
@@ -384,7 +385,7 @@ func TestApplyClaimStatus(t *testing.T) {
 	addresses := []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24"), netip.MustParsePrefix("10.1.0.2/24"), netip.MustParsePrefix("fd00::2/64")}
 	attached := []kube.Attached{{Device: nic, Network: "default/a", IfName: "net1", Addresses: addresses, MAC: "02:00:00:00:00:01"}}
 	api := newAPI(t)
-	api.put("resourceclaims", claimWith())
+	api.put("resourceclaims", claimWith(map[string]any{"request": "vf", "driver": "d", "pool": "n1", "device": "nic", "shareID": "s1"}))
 	client := newClient(t, api)
 	if err := client.ApplyClaimStatus(t.Context(), web, "web-net", attached); err != nil {
 		t.Fatal(err)
@@ -432,6 +433,39 @@ func TestApplyClaimStatus(t *testing.T) {
 	}
 }
 
+// A device may have more addresses than the API server takes, and somebody else may have written about it: a driver, or an administrator.
+func TestApplyClaimStatusOfADevice(t *testing.T) {
+	t.Parallel()
+	var many []netip.Prefix
+	for i := range 20 {
+		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), 24))
+	}
+	attached := []kube.Attached{{Device: claimed("n1", "nic"), Network: "default/a", IfName: "net1", Addresses: many}}
+	api := newAPI(t)
+	api.put("resourceclaims", claimWith(map[string]any{"request": "vf", "driver": "d", "pool": "n1", "device": "nic"}))
+	api.owners["d/n1/nic/"] = "the-driver"
+	ctx, cancel := context.WithTimeout(t.Context(), limit) // a conflict would be tried again for ever
+	defer cancel()
+	if err := newClient(t, api).ApplyClaimStatus(ctx, web, "web-net", attached); err != nil {
+		t.Fatal(err)
+	}
+	if owner := api.owners["d/n1/nic/"]; owner != "plexusd-u1" {
+		t.Errorf("the device's status is %s's", owner)
+	}
+	if n := strings.Count(api.requests()[0].body, "/24"); n != 16 {
+		t.Errorf("%d addresses written, want 16", n)
+	}
+	// What is another pod's stays when this one's is taken back.
+	other := web
+	other.UID = "u2"
+	if err := newClient(t, api).ApplyClaimStatus(t.Context(), other, "web-net", nil); err != nil {
+		t.Fatal(err)
+	}
+	if owner := api.owners["d/n1/nic/"]; owner != "plexusd-u1" {
+		t.Errorf("another pod took it back: it is %s's", owner)
+	}
+}
+
 func TestApplyClaimStatusThatFails(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -441,6 +475,7 @@ func TestApplyClaimStatusThatFails(t *testing.T) {
 		says     string
 	}{
 		"busy twice":            {codes: []int{503, 409}, requests: 3},
+		"more than it takes":    {codes: slices.Repeat([]int{429}, 11), requests: 12},
 		"a claim that is gone":  {gone: true, requests: 1},
 		"not allowed":           {codes: []int{403}, requests: 1, says: "deploy/components/dra-status"},
 		"refused as it is":      {codes: []int{422}, requests: 1, says: "default/web-net"},

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,22 +50,75 @@ func TestAPodThatTheWatchDeliveredTakesNoRequest(t *testing.T) {
 	}
 }
 
+// servers are an API server of today, and one that does not stream lists.
+func servers(t *testing.T, test func(*testing.T, *api)) {
+	t.Helper()
+	for name, noWatchList := range map[string]bool{"lists as watches": false, "lists": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api := newAPI(t)
+			api.noWatchList = noWatchList
+			test(t, api)
+		})
+	}
+}
+
 func TestOnlyPodsOfTheNodeThatHaveNotEndedAreWatched(t *testing.T) {
 	t.Parallel()
-	api := newAPI(t)
-	startCache(t, api)
-	lists := 0
-	for _, r := range api.requests() {
-		if strings.HasSuffix(r.path, "/pods") {
-			lists++
-			if r.query != "spec.nodeName=n1,status.phase!=Succeeded,status.phase!=Failed" {
-				t.Errorf("%s with field selector %q", r.path, r.query)
+	pod := func(name, node, phase string) map[string]any {
+		o := object("Pod", "default", name, "uid-of-"+name, nil)
+		o["spec"], o["status"] = map[string]any{"nodeName": node}, map[string]any{"phase": phase}
+		return o
+	}
+	servers(t, func(t *testing.T, api *api) {
+		t.Helper()
+		for _, p := range []map[string]any{pod("runs", "n1", "Running"), pod("ended", "n1", "Succeeded"), pod("failed", "n1", "Failed"), pod("elsewhere", "n2", "Running")} {
+			api.put("pods", p)
+		}
+		c := startCache(t, api)
+		known := func(name string) bool {
+			_, ok := c.Known(refOf(name))
+			return ok
+		}
+		for name, want := range map[string]bool{"runs": true, "ended": false, "failed": false, "elsewhere": false} {
+			if got := known(name); got != want {
+				t.Errorf("pod %s: known is %t, want %t", name, got, want)
 			}
 		}
-	}
-	if lists == 0 {
-		t.Error("the pods were not listed")
-	}
+		api.put("pods", pod("runs", "n1", "Succeeded"))
+		eventually(t, "a pod that has ended to be forgotten", func() bool { return !known("runs") })
+	})
+}
+
+// refOf is a pod of the namespace default.
+func refOf(name string) pod.Ref {
+	return pod.Ref{Namespace: "default", Name: name, UID: "uid-of-" + name}
+}
+
+// The API server forgets what happened longer ago than a few minutes: a watch that was cut off then begins with a list.
+func TestAWatchThatHasExpiredBeginsAnew(t *testing.T) {
+	t.Parallel()
+	servers(t, func(t *testing.T, api *api) {
+		t.Helper()
+		for _, name := range []string{"stays", "goes"} {
+			api.put("pods", object("Pod", "default", name, "uid-of-"+name, nil))
+		}
+		c := startCache(t, api)
+		api.take("pods", "default", "goes") // it was not told
+		api.hide("pods", object("Pod", "default", "comes", "uid-of-comes", nil))
+		api.expire()
+		eventually(t, "the pods of the new list", func() bool {
+			_, stays := c.Known(refOf("stays"))
+			_, goes := c.Known(refOf("goes"))
+			_, comes := c.Known(refOf("comes"))
+			return stays && !goes && comes
+		})
+		api.put("pods", object("Pod", "default", "later", "uid-of-later", nil))
+		eventually(t, "what the new watch tells", func() bool {
+			_, ok := c.Known(refOf("later"))
+			return ok
+		})
+	})
 }
 
 func TestAPodThatTheWatchHasNotDelivered(t *testing.T) {
@@ -133,15 +187,36 @@ func TestAPodThatTheWatchHasNotDelivered(t *testing.T) {
 
 func TestAnotherPodOfTheSameName(t *testing.T) {
 	t.Parallel()
-	api := newAPI(t)
-	api.put("pods", object("Pod", "default", "web", "older", nil))
-	c := startCache(t, api)
-	t.Run("in the cache, the API server's word counts", func(t *testing.T) {
+	server := newAPI(t)
+	server.put("pods", object("Pod", "default", "web", "older", map[string]string{annotations.NetworksKey: "of the older"}))
+	c := startCache(t, server)
+	t.Run("the API server has no other", func(t *testing.T) {
 		t.Parallel()
 		got, err := c.Pod(t.Context(), web)
 		if err != nil || got.Ref.UID != "older" {
 			t.Errorf("Pod = %+v, %v; want the pod that has the name", got, err)
 		}
+	})
+	// A pod of a StatefulSet was made anew, and the watch lags: its networks are not those of the pod before it.
+	t.Run("the API server has the one that is asked for", func(t *testing.T) {
+		t.Parallel()
+		servers(t, func(t *testing.T, api *api) {
+			t.Helper()
+			api.put("pods", object("Pod", "default", "web", "older", map[string]string{annotations.NetworksKey: "of the older"}))
+			c := startCache(t, api)
+			api.hide("pods", object("Pod", "default", "web", "u1", map[string]string{annotations.NetworksKey: "a"}))
+			api.forget()
+			if got, known := c.Known(web); known {
+				t.Errorf("Known = %+v, which is another pod", got)
+			}
+			got, err := c.Pod(t.Context(), web)
+			if err != nil || got.Ref != web || got.Annotations[annotations.NetworksKey] != "a" {
+				t.Errorf("Pod = %+v, %v; want the newer", got, err)
+			}
+			if n := len(api.requests()); n != 1 {
+				t.Errorf("%d requests, want one GET", n)
+			}
+		})
 	})
 	t.Run("static pods have their mirror's UID", func(t *testing.T) {
 		t.Parallel()
@@ -271,8 +346,10 @@ func TestPatchAnnotations(t *testing.T) {
 		"busy three times":                        {codes: []int{503, 500, 504}, calls: 4, uid: "u1"},
 		"a conflict that the server did not mend": {codes: []int{409}, calls: 2, uid: "u1"},
 		"a token that has just been rotated":      {codes: []int{401}, calls: 2, uid: "u1"},
-		"a pod that is gone":                      {codes: []int{404}, calls: 1, uid: "u1", kind: kube.ErrPodGone},
-		"another pod of the same name":            {calls: 1, uid: "older", kind: kube.ErrPodGone},
+		// client-go tries eleven times by itself.
+		"more than the server takes":   {codes: slices.Repeat([]int{429}, 11), calls: 12, uid: "u1"},
+		"a pod that is gone":           {codes: []int{404}, calls: 1, uid: "u1", kind: kube.ErrPodGone},
+		"another pod of the same name": {calls: 1, uid: "older", kind: kube.ErrPodGone},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -291,6 +368,9 @@ func TestPatchAnnotations(t *testing.T) {
 				t.Errorf("%d requests, want %d", len(requests), tc.calls)
 			}
 			for _, r := range requests {
+				if r.path != "/api/v1/namespaces/default/pods/web/status" {
+					t.Errorf("patch of %s", r.path)
+				}
 				if want := fmt.Sprintf(`{"metadata":{"uid":%q,"annotations":{"key":"value"}}}`, tc.uid); r.body != want || r.contentType != "application/merge-patch+json" {
 					t.Errorf("patch %s of type %s, want %s", r.body, r.contentType, want)
 				}

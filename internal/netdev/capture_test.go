@@ -272,7 +272,7 @@ func TestCaptureOfAnotherKindOfLinkIsCooked(t *testing.T) {
 	tunnel := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun7"}, Mode: netlink.TUNTAP_MODE_TUN, NonPersist: true, Flags: netlink.TUNTAP_NO_PI, Queues: 1}
 	testenv.Do(t, netns, func() error {
 		if err := netlink.LinkAdd(tunnel); errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
-			t.Skipf("no /dev/net/tun for this user: %v", err)
+			testenv.Missing(t, "no /dev/net/tun for this user: %v", err)
 		} else if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ const usernsEnv = "PLEXUS_TEST_USERNS"
 // InUserNS runs the tests of m with the privilege to make network namespaces and links, and returns the exit code for os.Exit.
 // A process that has the privilege runs them itself; any other one runs its own binary again as root of new user, mount and
 // network namespaces (user namespaces for everyone: Linux 3.8; `unshare -Urnm`). Where the system forbids that, the tests run
-// without, and those that call [RequireRoot] say so.
+// without, and those that call [RequireRoot] skip, or fail in CI.
 func InUserNS(m *testing.M) int {
 	if os.Getenv(usernsEnv) != "" {
 		if err := prepareUserNS(); err != nil {
@@ -49,11 +49,11 @@ func InUserNS(m *testing.M) int {
 	return code
 }
 
-// RequireRoot skips the test when the process may not make network namespaces, and names what is missing.
+// RequireRoot ends the test as [Missing] does when the process may not make network namespaces, and names what is missing.
 func RequireRoot(tb testing.TB) {
 	tb.Helper()
 	if err := missingPrivilege(); err != nil {
-		tb.Skipf("%v; run the tests as root, or allow user namespaces to this user (sysctls user.max_user_namespaces, "+
+		Missing(tb, "%v; run the tests as root, or allow user namespaces to this user (sysctls user.max_user_namespaces, "+
 			"kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns)", err)
 	}
 }
