@@ -210,6 +210,8 @@ func TestUndoEnds(t *testing.T) {
 			w.annotate(networks, "a")
 			w.mustFail("ADD", 999)
 			w.annotate(networks, "b")
+			w.mustFail("ADD", 999, "undo what an earlier ADD of this sandbox left")
+			w.age(time.Minute)
 			w.must("ADD")
 			w.must("CHECK")
 			w.calls()

@@ -58,10 +58,9 @@ func (e *Executor) writeCache(p *Plan) error {
 	return nil
 }
 
-// removeCache removes an attachment's entry. One that stays is known to belong to nobody, as there is no record.
-func (e *Executor) removeCache(s Sandbox, a *Attachment) error {
+// removeCache removes an attachment's entry. One that stays belongs to nobody, as it has no record, and goes with the next GC.
+func (e *Executor) removeCache(s Sandbox, a *Attachment) {
 	if err := os.Remove(e.cacheFile(s, a)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("result cache: %w", err)
+		e.warn(fmt.Sprintf("%s: result cache: %v", a, err))
 	}
-	return nil
 }

@@ -302,7 +302,8 @@ func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {
 		a.Undone = append(a.Undone, i)
 	}
 	if len(errs) == 0 {
-		return errors.Join(e.removeCache(s, a), removeDeviceInfo(a))
+		e.removeCache(s, a)
+		return removeDeviceInfo(a)
 	}
 	a.Tries++
 	if a.Gone = !e.present(s, a); a.Gone {

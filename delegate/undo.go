@@ -37,11 +37,6 @@ func (p *Plan) Tolerable(now time.Time) bool {
 	return !slices.ContainsFunc(slices.Concat(p.Attachments, p.Leftovers), func(a Attachment) bool { return !tolerable(a) })
 }
 
-// Gone reports whether of all that is left no interface is in the sandbox: it is in nobody's way there.
-func (p *Plan) Gone() bool {
-	return !slices.ContainsFunc(slices.Concat(p.Attachments, p.Leftovers), func(a Attachment) bool { return !a.Gone })
-}
-
 // GiveUp drops what never came about, and returns it: attachments that their plugins refused on ADD, whose interface is not there, and
 // whose DEL the plugins have refused for a while. The addresses that their IPAM plugins may have leased are released by then.
 func (p *Plan) GiveUp(now time.Time) []Attachment {

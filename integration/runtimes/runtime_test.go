@@ -140,6 +140,8 @@ type runtime struct {
 	name string
 	// cache is its libcni's folder.
 	cache string
+	// program is its own.
+	program string
 	// maxConfNum is of containerd alone.
 	maxConfNum int
 }
@@ -147,8 +149,16 @@ type runtime struct {
 // runtime installs a container runtime.
 func (n *node) runtime(name string) *runtime {
 	n.t.Helper()
-	r := &runtime{node: n, name: name, cache: n.path("cache-" + name), maxConfNum: 1}
-	n.mkdir("cache-" + name)
+	r := &runtime{node: n, name: name, cache: n.path("cache-" + name), program: n.path("programs/" + name), maxConfNum: 1}
+	n.mkdir("cache-"+name, "programs")
+	// Each runtime is a program of its own, by which Plexus tells them apart.
+	own, err := os.ReadFile(os.Args[0])
+	if err == nil {
+		err = os.WriteFile(r.program, own, 0o755)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
 	return r
 }
 
@@ -166,7 +176,7 @@ func (r *runtime) do(verb string, s *sandbox, options ...func(*request)) respons
 		o(req)
 	}
 	var resp response
-	out := r.exec(req, os.Args[0], nil, runtimeCommand, r.name, verb)
+	out := r.exec(req, r.program, nil, runtimeCommand, r.name, verb)
 	if err := json.Unmarshal(out, &resp); err != nil {
 		r.t.Fatalf("%s %s: %v: %q", r.name, verb, err, out)
 	}

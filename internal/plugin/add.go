@@ -112,7 +112,7 @@ func (c *call) undoPreviousADD(ctx context.Context) ([]delegate.Attachment, erro
 	}
 	c.log.Info("undo what an earlier ADD of this sandbox left", "containerID", c.sandbox.ContainerID, "ifName", c.sandbox.IfName)
 	err = c.undo(ctx, s)
-	if err != nil && !s.plan.Gone() {
+	if err != nil && !s.tolerable() {
 		return nil, fmt.Errorf("undo what an earlier ADD of this sandbox left: %w", err)
 	}
 	c.warn("something of an earlier ADD of this sandbox is left; its DEL tries again", err)

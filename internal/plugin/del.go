@@ -48,7 +48,7 @@ func (c *call) del(ctx context.Context) error {
 		return c.records.Delete(key(c.sandbox))
 	}
 	err = c.undo(ctx, s)
-	if err != nil && s.plan.Left() && s.plan.Tolerable(time.Now()) {
+	if err != nil && s.tolerable() {
 		c.warn("something of the sandbox could not be undone: the sandbox may go, and a later call tries again", err)
 		return nil
 	}

@@ -207,15 +207,7 @@ func (c *call) isDead(p *delegate.Plan, runtime string, valid map[types.GCAttach
 	if p.Config != c.cfg.Name || valid[types.GCAttachment{ContainerID: p.Sandbox.ContainerID, IfName: p.Sandbox.IfName}] {
 		return false
 	}
-	return c.netNS(p.Sandbox.NetNS) == "" || (p.Runtime == runtime && isPodSandbox(p))
-}
-
-// isPodSandbox reports whether a runtime of Kubernetes made a sandbox: those call GC, and know of all that they made. What a user made with
-// nerdctl or Podman nobody lists.
-func isPodSandbox(p *delegate.Plan) bool {
-	return slices.ContainsFunc(p.Attachments, func(a delegate.Attachment) bool {
-		return slices.ContainsFunc(a.Args, func(kv [2]string) bool { return kv[0] == "K8S_POD_INFRA_CONTAINER_ID" && kv[1] != "" })
-	})
+	return p.Runtime == runtime || c.netNS(p.Sandbox.NetNS) == ""
 }
 
 // gcUnrecorded sees to sandboxes that have no record, because it is lost or was quarantined, by what libcni's cache tells of them.

@@ -29,6 +29,11 @@ type state struct {
 	unreadable []string
 }
 
+// tolerable reports whether what an undo of the state has left may stay on record while the sandbox goes, or another one of its name comes.
+func (s *state) tolerable() bool {
+	return len(s.unreadable) == 0 && s.plan.Left() && s.plan.Tolerable(time.Now())
+}
+
 // loadState finds what is known of a sandbox: our record; else the state of Multus; else, when a record is lost or cannot be read, what
 // libcni's cache tells. It returns nil when nothing is known.
 func (c *call) loadState(s delegate.Sandbox) (*state, error) {
@@ -243,7 +248,11 @@ func quarantine(file string) error {
 	if err := legacy.Quarantine(file); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: %s cannot be read, so that what it stood for could not be undone: it is kept as %s.corrupt, and the next DEL goes on without it", record.ErrCorrupt, file, filepath.Base(file))
+	what := "Multus' state"
+	if filepath.Base(filepath.Dir(file)) == "results" {
+		what = "libcni's cache entry"
+	}
+	return fmt.Errorf("%w: %s %s cannot be read, so that what it stood for could not be undone: it is kept as %s.corrupt, and the next DEL goes on without it", record.ErrCorrupt, what, file, filepath.Base(file))
 }
 
 func (c *call) warn(what string, err error) {
