@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -103,7 +104,7 @@ func (c *cluster) nad(name string, config any, annotations ...string) {
 func (c *cluster) put(resource, name string, o object) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.objects["/namespaces/default/"+resource+"/"+name] = o
+	c.objects[fmt.Sprintf("/namespaces/%s/%s/%s", o["metadata"].(object)["namespace"], resource, name)] = o
 }
 
 // gives is what the kubelet gave the pod's containers: devices "resource=id", separated by blanks.
@@ -121,47 +122,103 @@ func (c *cluster) gives(containers ...string) {
 	}
 }
 
-func (c *cluster) Get(context.Context, *podresources.GetPodResourcesRequest) (*podresources.GetPodResourcesResponse, error) {
+// Get knows the world's pod alone (kubernetes 1.37.2, pkg/kubelet/apis/podresources/server_v1.go).
+func (c *cluster) Get(_ context.Context, r *podresources.GetPodResourcesRequest) (*podresources.GetPodResourcesResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++
-	return &podresources.GetPodResourcesResponse{PodResources: &podresources.PodResources{Namespace: "default", Name: "web", Containers: c.containers}}, nil
+	if r.PodNamespace != c.w.namespace || r.PodName != c.w.name {
+		return nil, fmt.Errorf("pod %s in namespace %s not found", r.PodName, r.PodNamespace)
+	}
+	return &podresources.GetPodResourcesResponse{PodResources: &podresources.PodResources{Namespace: r.PodNamespace, Name: r.PodName, Containers: c.containers}}, nil
 }
 
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	body, _ := io.ReadAll(r.Body)
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client has gone
+	}
+	_, path, _ := strings.Cut(r.URL.Path, "/v1/")
+	code, o := c.answer(r, "/"+path, body)
+	if o == nil {
+		reason := map[int]string{http.StatusNotFound: "NotFound", http.StatusUnprocessableEntity: "Invalid", http.StatusForbidden: "Forbidden"}[code]
+		status := object{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": http.StatusText(code)}
+		if code == http.StatusUnprocessableEntity {
+			status["details"] = object{"causes": []any{object{"reason": "FieldValueInvalid", "field": "metadata.uid"}}}
+		}
+		o = status
+	}
 	w.Header().Set("Content-Type", "application/json")
-	o, ok := c.objects[r.URL.Path[strings.Index(r.URL.Path, "/v1/")+len("/v1"):]]
-	switch {
-	case r.Method == http.MethodPost:
-		w.WriteHeader(http.StatusCreated)
-		_, _ = w.Write(body)
-		return
-	case r.Method == http.MethodPatch:
-		o, ok = object{"kind": "Pod", "apiVersion": "v1", "metadata": object{"name": c.w.name}}, true
-		c.writeStatus(body)
-	case strings.HasSuffix(r.URL.Path, "/resourceslices"):
-		o, ok = object{"kind": "ResourceSliceList", "apiVersion": "resource.k8s.io/v1", "items": c.slicesOf(r.URL.Query().Get("fieldSelector"))}, true
-	}
-	if !ok {
-		w.WriteHeader(http.StatusNotFound)
-		o = object{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": http.StatusNotFound}
-	}
-	_ = json.NewEncoder(w).Encode(o)
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(o) // a client that has gone is not waited for
 }
 
-// writeStatus keeps the network status where the tests look for it.
-func (c *cluster) writeStatus(patch []byte) {
+// answer is a code, and the object if it went well. It takes what Plexus has permissions for, as the API server does.
+func (c *cluster) answer(r *http.Request, path string, body []byte) (int, any) {
+	switch {
+	case r.Method == http.MethodPost && strings.HasSuffix(path, "/events"):
+		var e struct {
+			Metadata       struct{ Namespace string }
+			InvolvedObject struct{ Namespace string }
+		}
+		// An event is in the namespace of what it is about (legacyValidateEvent of pkg/apis/core/validation).
+		if err := json.Unmarshal(body, &e); err != nil || path != "/namespaces/"+e.InvolvedObject.Namespace+"/events" {
+			return http.StatusUnprocessableEntity, nil
+		}
+		return http.StatusCreated, json.RawMessage(body)
+	case r.Method == http.MethodPatch:
+		return c.patch(r.Header.Get("Content-Type"), path, body)
+	case r.Method != http.MethodGet:
+		return http.StatusForbidden, nil
+	case path == "/resourceslices":
+		return http.StatusOK, object{"kind": "ResourceSliceList", "apiVersion": "resource.k8s.io/v1", "items": c.slicesOf(r.URL.Query().Get("fieldSelector"))}
+	}
+	if o, ok := c.objects[path]; ok {
+		return http.StatusOK, o
+	}
+	return http.StatusNotFound, nil
+}
+
+// patch is of a status alone: a merge patch of a pod's metadata, whose UID is a condition, or an apply of a claim.
+func (c *cluster) patch(contentType, path string, body []byte) (int, any) {
+	path, isStatus := strings.CutSuffix(path, "/status")
+	if !isStatus {
+		return http.StatusForbidden, nil
+	}
+	o, ok := c.objects[path].(object)
+	want := "application/merge-patch+json"
+	if strings.Contains(path, "/resourceclaims/") {
+		want = "application/apply-patch+yaml"
+	}
+	if contentType != want {
+		return http.StatusUnsupportedMediaType, nil
+	}
+	if !ok {
+		return http.StatusNotFound, nil
+	}
 	var p struct {
-		Metadata struct{ Annotations map[string]string }
+		Metadata struct {
+			UID         string
+			Annotations map[string]string
+		}
 	}
-	_ = json.Unmarshal(patch, &p)
-	file := c.w.path("manifests/network-status/" + c.w.namespace + "_" + c.w.name + ".json")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(p.Metadata.Annotations["k8s.v1.cni.cncf.io/network-status"]), 0o600)); err != nil {
-		c.w.t.Error(err)
+	if err := json.Unmarshal(body, &p); err != nil {
+		return http.StatusBadRequest, nil
 	}
+	meta := o["metadata"].(object)
+	if p.Metadata.UID != "" && p.Metadata.UID != meta["uid"] {
+		return http.StatusUnprocessableEntity, nil
+	}
+	if status, ok := p.Metadata.Annotations["k8s.v1.cni.cncf.io/network-status"]; ok {
+		// Where the tests look for it.
+		file := c.w.path(fmt.Sprintf("manifests/network-status/%s_%s.json", meta["namespace"], meta["name"]))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(status), 0o600)); err != nil {
+			c.w.t.Error(err)
+		}
+	}
+	return http.StatusOK, o
 }
 
 func (c *cluster) slicesOf(selector string) []any {

@@ -1,8 +1,10 @@
 // Copyright The Plexus Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command recorder is a CNI plugin for tests. It changes nothing on the host: it writes down how it was called, answers an ADD with
-// the result that its configuration holds, and misbehaves where its configuration says so.
+// Command recorder is a CNI plugin for tests. It writes down how it was called, answers an ADD with the result that its configuration
+// holds, and misbehaves where its configuration says so. Unless it is told to, it changes nothing on the host.
+//
+// It is as strict as the reference plugins (1.9.1): an ADD needs a network namespace that is open, and a CHECK the result of the ADD.
 //
 //	{
 //	  "type": "recorder",
@@ -10,6 +12,8 @@
 //	  "result": { "ips": [ { "address": "10.1.0.2/24" } ] },     a CNI 1.1.0 result; see below
 //	  "resultVersion": "0.4.0",                                  answer in this version instead of the configuration's
 //	  "deviceInfo": { "type": "pci" },                           written to runtimeConfig.CNIDeviceInfoFile at ADD
+//	  "link": true,                                              ADD makes CNI_IFNAME in the namespace, CHECK looks for it, DEL removes it
+//	  "leases": "/tmp/t/leases",                                 ADD leaves a file of the attachment here; DEL removes it, and GC those of others
 //	  "on": { "DEL": { "error": { "code": 100, "msg": "no" } } } what a verb does wrong: see misbehaviour
 //	}
 //
@@ -27,12 +31,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
 )
 
 // call is what is written down.
@@ -54,10 +61,14 @@ type config struct {
 	ResultVersion string                  `json:"resultVersion"`
 	PrevResult    json.RawMessage         `json:"prevResult"`
 	DeviceInfo    json.RawMessage         `json:"deviceInfo"`
+	Link          bool                    `json:"link"`
+	Leases        string                  `json:"leases"`
 	On            map[string]misbehaviour `json:"on"`
 	RuntimeConfig struct {
 		DeviceInfoFile string `json:"CNIDeviceInfoFile"`
 	} `json:"runtimeConfig"`
+	// Valid is nil when the key is not there, or null.
+	Valid []types.GCAttachment `json:"cni.dev/valid-attachments"`
 }
 
 // misbehaviour is done in the order of its fields. The call then goes on as usual, unless something else is said.
@@ -108,10 +119,17 @@ func verb(command string) func(*skel.CmdArgs) error {
 		if err := misbehave(c.On[command]); err != nil {
 			return err
 		}
-		if command != "ADD" {
-			return nil
+		switch command {
+		case "ADD":
+			return c.add(a)
+		case "DEL":
+			return c.del(a)
+		case "CHECK":
+			return c.check(a)
+		case "GC":
+			return c.gc()
 		}
-		return c.add(a)
+		return nil
 	}
 }
 
@@ -181,8 +199,104 @@ func wait(socket string) error {
 	return err
 }
 
+// del goes by names, as real plugins do, and succeeds when there is nothing. Without the namespace there is no link any more.
+func (c *config) del(a *skel.CmdArgs) error {
+	if c.Leases != "" {
+		if err := os.Remove(c.lease(a.ContainerID, a.IfName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if !c.Link || a.Netns == "" {
+		return nil
+	}
+	return ns.WithNetNSPath(a.Netns, func(ns.NetNS) error {
+		err := netlink.LinkDel(bridge(a.IfName))
+		if _, gone := net.InterfaceByName(a.IfName); gone != nil {
+			return nil //nolint:nilerr // It is gone, whoever removed it.
+		}
+		return err
+	})
+}
+
+// bridge is a link that needs no other end, of a kind that each kernel has.
+func bridge(name string) netlink.Link {
+	return &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+}
+
+func (c *config) check(a *skel.CmdArgs) error {
+	if len(c.PrevResult) == 0 {
+		return errors.New("required prevResult missing")
+	}
+	if _, err := version.NewResult(c.CNIVersion, c.PrevResult); err != nil {
+		return fmt.Errorf("prevResult: %w", err)
+	}
+	if c.Leases != "" {
+		if _, err := os.Stat(c.lease(a.ContainerID, a.IfName)); err != nil {
+			return err
+		}
+	}
+	if !c.Link {
+		return nil
+	}
+	return ns.WithNetNSPath(a.Netns, func(ns.NetNS) error {
+		_, err := net.InterfaceByName(a.IfName)
+		return err
+	})
+}
+
+// gc drops what is of no valid attachment (CNI 1.1.0 §2, GC). Without a list it drops nothing: it would be all.
+func (c *config) gc() error {
+	if c.Valid == nil {
+		return errors.New(`no array "cni.dev/valid-attachments"`)
+	}
+	if c.Leases == "" {
+		return nil
+	}
+	valid := map[string]bool{}
+	for _, a := range c.Valid {
+		valid[c.lease(a.ContainerID, a.IfName)] = true
+	}
+	files, err := filepath.Glob(filepath.Join(c.Leases, "*"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if !valid[f] {
+			err = errors.Join(err, os.Remove(f))
+		}
+	}
+	return err
+}
+
+func (c *config) lease(containerID, ifName string) string {
+	return filepath.Join(c.Leases, containerID+" "+ifName)
+}
+
+// take makes what the attachment holds.
+func (c *config) take(a *skel.CmdArgs) error {
+	netns, err := ns.GetNS(a.Netns)
+	if err != nil {
+		return fmt.Errorf("open netns %q: %w", a.Netns, err)
+	}
+	defer func() { _ = netns.Close() }()
+	if c.Leases != "" {
+		if err = errors.Join(os.MkdirAll(c.Leases, 0o755), os.WriteFile(c.lease(a.ContainerID, a.IfName), nil, 0o600)); err != nil {
+			return err
+		}
+	}
+	if !c.Link {
+		return nil
+	}
+	return netns.Do(func(ns.NetNS) error {
+		return netlink.LinkAdd(bridge(a.IfName))
+	})
+}
+
 // add prints the result.
 func (c *config) add(a *skel.CmdArgs) error {
+	if err := c.take(a); err != nil {
+		return err
+	}
 	if file := c.RuntimeConfig.DeviceInfoFile; file != "" && len(c.DeviceInfo) > 0 {
 		if err := os.WriteFile(file, c.DeviceInfo, 0o600); err != nil {
 			return fmt.Errorf("write device info: %w", err)

@@ -39,7 +39,7 @@ func TestNerdctlLifeOfAContainer(t *testing.T) {
 	n.expectNothingLeft()
 }
 
-// nerdctl --net plexus --net plexus-b: go-cni calls both at once, and the DELs before them, of a container that may be running still.
+// nerdctl --net plexus --net plexus-b: go-cni calls both at once, after a DEL of each without a namespace.
 func TestNerdctlTwoNetworksOfOneContainer(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -50,7 +50,9 @@ func TestNerdctlTwoNetworksOfOneContainer(t *testing.T) {
 		c := n.nerdctlContainer(fmt.Sprint("web", i))
 		nerdctl.must("run", c, both)
 		c.expectLinks("eth0", "eth1")
-		nerdctl.must("run", c, both) // it was not stopped before, and has no attachment twice
+		c.end()
+		c = n.nerdctlContainer(fmt.Sprint("web", i))
+		nerdctl.must("run", c, both) // it was not stopped before
 		c.expectLinks("eth0", "eth1")
 		c.end()
 		nerdctl.must("stop", c, both)
@@ -68,13 +70,15 @@ func TestNerdctlAddressesOfTheUsersChoice(t *testing.T) {
 	if got := c.links()["eth0"]; len(got) != 1 || got[0] != "10.10.7.7" {
 		t.Errorf("eth0 has %q, want 10.10.7.7", got)
 	}
-	link, err := testenv.Handle(t, c.netns).LinkByName("eth0")
+	h := c.handle()
+	link, err := h.LinkByName("eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := link.Attrs().HardwareAddr.String(); got != "02:00:00:00:00:07" {
 		t.Errorf("eth0 has the MAC %s, want 02:00:00:00:00:07", got)
 	}
+	h.Close()
 	c.end()
 	nerdctl.must("stop", c, networks("plexus"))
 	n.expectNothingLeft()

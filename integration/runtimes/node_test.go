@@ -24,6 +24,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/internal/testenv"
@@ -246,7 +247,8 @@ func (s *sandbox) end() {
 // links are the sandbox's interfaces but for lo and the kernel's fallback tunnels, by name with their addresses.
 func (s *sandbox) links() map[string][]string {
 	s.t.Helper()
-	h := testenv.Handle(s.t, s.netns)
+	h := s.handle()
+	defer h.Close()
 	all := map[string][]string{}
 	for _, l := range dump(s.t, h.LinkList) {
 		if l.Attrs().Name == "lo" || isTunnel(l) {
@@ -259,6 +261,21 @@ func (s *sandbox) links() map[string][]string {
 		all[l.Attrs().Name] = addrs
 	}
 	return all
+}
+
+// handle opens the kernel's routing socket in the sandbox. Who has it open keeps the namespace from being closed.
+func (s *sandbox) handle() *netlink.Handle {
+	s.t.Helper()
+	ns, err := netns.GetFromPath(s.netns)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = ns.Close() }()
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return h
 }
 
 // isTunnel reports whether a link is one that loaded modules put into each new namespace.
