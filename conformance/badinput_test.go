@@ -213,7 +213,7 @@ func TestBadManifests(t *testing.T) {
 		"truncated":                 {"kind: Pod\nmetadata: {name: web", []string{"document 1"}},
 		"not YAML":                  {"\x00\x01\x02", []string{"document 1"}},
 		"a second document":         {"kind: Service\n---\nkind: Pod\nmetadata: [\n", []string{"document 2"}},
-		"an annotation as a number": {fmt.Sprintf(pod, "k8s.v1.cni.cncf.io/networks: 1"), []string{"Pod", "annotations"}},
+		"an annotation as a number": {fmt.Sprintf(pod, "k8s.v1.cni.cncf.io/networks: 1"), []string{"Pod default/web", "k8s.v1.cni.cncf.io/networks"}},
 		"metadata as a string":      {"kind: Pod\nmetadata: web\n", []string{"Pod", "metadata"}},
 		"a config as an object":     {"kind: NetworkAttachmentDefinition\nmetadata: {name: a}\nspec: {config: {type: recorder}}\n", []string{"NetworkAttachmentDefinition", "config"}},
 		"a pod as a path":           {"kind: Pod\nmetadata: {name: ../../x}\n", []string{"Pod", "metadata", "../../x"}},
@@ -226,10 +226,22 @@ func TestBadManifests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			file := w.write("manifests/bad.yaml", tc.text)
-			w.expectRefused(types.ErrInvalidNetworkConfig, append(tc.says, "pod default/web", filepath.Base(file))...)
-			w.remove("manifests/bad.yaml")
+			says := append(tc.says, filepath.Base(w.write("manifests/bad.yaml", tc.text)))
+			if strings.HasPrefix(name, "an annotation") || strings.HasPrefix(name, "the same pod") { // it is about this pod
+				w.expectRefused(types.ErrInvalidNetworkConfig, append(says, "pod default/web")...)
+				w.remove("manifests/bad.yaml")
+				w.must("ADD")
+				return
+			}
+			w.conf["logFile"] = w.path("log")
 			w.must("ADD")
+			log := strings.ReplaceAll(w.read("log"), `\`, "")
+			for _, text := range says {
+				if !strings.Contains(log, text) {
+					t.Errorf("the log does not say %q: %s", text, log)
+				}
+			}
+			w.expectCalls("ADD cluster eth0")
 		})
 	}
 }

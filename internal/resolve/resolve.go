@@ -164,7 +164,11 @@ func (r *Resolver) file(key, path string) (*delegate.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", key, path, err)
 	}
-	return r.network(&delegate.Network{Name: list.Name(), List: list, Trusted: true})
+	network, err := r.network(&delegate.Network{Name: list.Name(), List: list, Trusted: true})
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", key, path, err)
+	}
+	return network, nil
 }
 
 // byReference is a network that the source found, or that it left to the folder confDir. What the source says is taken as if the pod's
@@ -248,7 +252,7 @@ func (r *Resolver) checkFileOf(ref nad.Ref) error {
 // network is where every network passes, whatever it was made from, and for every verb.
 func (r *Resolver) network(n *delegate.Network) (*delegate.Network, error) {
 	if err := r.Config.CheckNetwork(n.List); err != nil {
-		return nil, fmt.Errorf("network %s: %w", n.Name, err)
+		return nil, err
 	}
 	return n, nil
 }
@@ -273,7 +277,11 @@ func (r *Resolver) auxiliary() (*delegate.Network, error) {
 	if list == nil {
 		return nil, nil // no network is an answer, not a failure
 	}
-	return r.network(&delegate.Network{Name: list.Name(), List: list, Trusted: true})
+	network, err := r.network(&delegate.Network{Name: list.Name(), List: list, Trusted: true})
+	if err != nil {
+		return nil, fmt.Errorf("auxiliaryCNIChainName %q: %w", chain, err)
+	}
+	return network, nil
 }
 
 func (r *Resolver) defaults(name string) nad.Defaults {

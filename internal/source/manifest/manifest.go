@@ -17,8 +17,10 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -56,34 +58,53 @@ func (s Source) StatusFile(p pod.Ref) string {
 	return filepath.Join(s.dir, statusDir, p.Namespace+"_"+p.Name+".json")
 }
 
-// Ready reports whether the folder can be read and all manifests in it are sound.
+// Ready reports whether the folder can be read. A manifest that is not sound stops what it is about, and no more.
 func (s Source) Ready(context.Context) error {
-	_, err := Load(s.dir)
+	_, err := read(s.dir)
 	return err
 }
 
 // Lookup implements [source.Source].
 func (s Source) Lookup(_ context.Context, q source.Query) (*source.Selection, error) {
-	objects, err := Load(s.dir)
+	objects, err := read(s.dir)
 	if err != nil {
 		return nil, err
 	}
-	return objects.Select(q, s.dir, nil) // nobody gave devices to a pod that is a file
+	selection, err := objects.Select(q, s.dir, nil) // nobody gave devices to a pod that is a file
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range objects.problems[:min(len(objects.problems), maxToldProblems)] {
+		selection.Warnings = append(selection.Warnings, "left out: "+p.Error())
+	}
+	return selection, nil
 }
+
+// maxToldProblems bounds what each ADD tells of manifests that are not sound.
+const maxToldProblems = 8
 
 // Select answers a query from the objects, which were read from where. Without devices no network gets one.
 func (o *Objects) Select(q source.Query, where string, devices source.Devices) (*source.Selection, error) {
+	if err := o.check("Pod " + q.Pod.String()); err != nil {
+		return nil, err
+	}
 	p, ok := o.pod(q.Pod)
 	if !ok && !q.Pod.IsZero() {
-		return nil, fmt.Errorf("%w: no Pod %s in %s: add its manifest there", source.ErrTryAgain, q.Pod, where)
+		if !q.PodOptional {
+			return nil, fmt.Errorf("%w: no Pod %s in %s: add its manifest there%s", source.ErrTryAgain, q.Pod, where, o.unread())
+		}
+		p = source.Pod{}
 	}
 	find := func(ref nad.Ref) (*nad.Definition, error) {
+		if err := o.check("NetworkAttachmentDefinition " + ref.String()); err != nil {
+			return nil, err
+		}
 		for i := range o.Definitions {
 			if o.Definitions[i].Ref == ref {
 				return &o.Definitions[i], nil
 			}
 		}
-		return nil, fmt.Errorf("%w: no NetworkAttachmentDefinition %s in %s: add it there, or correct the name", nad.ErrNotFound, ref, where)
+		return nil, fmt.Errorf("%w: no NetworkAttachmentDefinition %s in %s: add it there, or correct the name%s", nad.ErrNotFound, ref, where, o.unread())
 	}
 	return source.Select(q, p, find, devices)
 }
@@ -124,10 +145,54 @@ func replace(file, text string) error {
 	return nil
 }
 
-// Objects are what a folder holds.
+// Objects are what a folder or file holds.
 type Objects struct {
 	Pods        []source.Pod
 	Definitions []nad.Definition
+	// problems are about manifests that are left out.
+	problems []problem
+	// files has each object's file.
+	files map[string]string
+}
+
+// problem says why a manifest is left out. It matches [ErrInvalid].
+type problem struct {
+	// file is "" where a text was read that is none.
+	file string
+	// object is its kind and name, like "Pod default/web"; "" where it is not known which object it is.
+	object string
+	err    error
+}
+
+func (p problem) Error() string {
+	text := ErrInvalid.Error() + ": "
+	if p.file != "" {
+		text += p.file + ": "
+	}
+	return text + p.err.Error()
+}
+
+// Unwrap returns what the problem is.
+func (p problem) Unwrap() []error { return []error{ErrInvalid, p.err} }
+
+// check is why an object is left out; nil if it is not.
+func (o *Objects) check(object string) error {
+	for _, p := range o.problems {
+		if p.object == object {
+			return p
+		}
+	}
+	return nil
+}
+
+// unread says that what is not found may be in what was not read; "" if all was.
+func (o *Objects) unread() string {
+	for _, p := range o.problems {
+		if p.object == "" {
+			return " (it may be in what could not be read: " + p.Error() + ")"
+		}
+	}
+	return ""
 }
 
 func (o *Objects) pod(ref pod.Ref) (source.Pod, bool) {
@@ -139,15 +204,27 @@ func (o *Objects) pod(ref pod.Ref) (source.Pod, bool) {
 	return source.Pod{}, false
 }
 
-// Load reads all files of dir that end in .yaml, .yml or .json. Objects of other kinds are left alone; an object that is
-// there twice is an error.
+// Load reads all files of dir that end in .yaml, .yml or .json. Objects of other kinds are left alone. What is not sound, and an object that
+// is there twice, is an error.
 func Load(dir string) (*Objects, error) {
+	objects, err := read(dir)
+	if err == nil && len(objects.problems) > 0 {
+		err = objects.problems[0]
+	}
+	if err != nil {
+		return nil, err
+	}
+	objects.files = nil
+	return objects, nil
+}
+
+// read does as Load, and leaves out what is not sound: whoever else has a manifest there is not concerned. The error is about the folder.
+func read(dir string) (*Objects, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: manifestDir: %w: make the folder and put Pods and NetworkAttachmentDefinitions into it", ErrInvalid, err)
 	}
-	objects := &Objects{}
-	seen := map[string]string{}
+	all := &Objects{}
 	files := 0
 	for _, e := range entries {
 		if e.IsDir() || !isManifest(e.Name()) {
@@ -161,23 +238,47 @@ func Load(dir string) (*Objects, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed since the folder was read
 		}
+		var parsed *Objects
+		if err == nil {
+			parsed, err = parse(data)
+		}
 		if err != nil {
-			return nil, err
+			all.problems = append(all.problems, problem{file: file, err: err})
+			continue
 		}
-		parsed, err := Parse(data)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, file, err)
-		}
-		for _, id := range parsed.ids() {
-			if other, ok := seen[id]; ok {
-				return nil, fmt.Errorf("%w: %s is in %s and in %s: remove one", ErrInvalid, id, other, file)
-			}
-			seen[id] = file
-		}
-		objects.Pods = append(objects.Pods, parsed.Pods...)
-		objects.Definitions = append(objects.Definitions, parsed.Definitions...)
+		all.merge(file, parsed)
 	}
-	return objects, nil
+	return all, nil
+}
+
+// merge adds what a file holds. An object that is there already is ambiguous, and so none.
+func (o *Objects) merge(file string, parsed *Objects) {
+	for _, p := range parsed.problems {
+		p.file = file
+		o.problems = append(o.problems, p)
+	}
+	taken := func(id string) bool {
+		if o.files == nil {
+			o.files = map[string]string{}
+		}
+		other, ok := o.files[id]
+		if ok {
+			o.problems = append(o.problems, problem{object: id, err: fmt.Errorf("%s is in %s and in %s: remove one", id, other, file)})
+			return true
+		}
+		o.files[id] = file
+		return false
+	}
+	for _, p := range parsed.Pods {
+		if !taken("Pod " + p.Ref.String()) {
+			o.Pods = append(o.Pods, p)
+		}
+	}
+	for _, d := range parsed.Definitions {
+		if !taken("NetworkAttachmentDefinition " + d.Ref.String()) {
+			o.Definitions = append(o.Definitions, d)
+		}
+	}
 }
 
 func isManifest(name string) bool {
@@ -199,49 +300,49 @@ func readFile(file string) ([]byte, error) {
 	return data, nil
 }
 
-// ids names each object once, for messages and to find doubles.
-func (o *Objects) ids() []string {
-	var ids []string
-	for _, p := range o.Pods {
-		ids = append(ids, "Pod "+p.Ref.String())
-	}
-	for _, d := range o.Definitions {
-		ids = append(ids, "NetworkAttachmentDefinition "+d.Ref.String())
-	}
-	return ids
-}
-
-// object is what is read of any manifest.
+// object is what is read of a Pod or a NetworkAttachmentDefinition.
 type object struct {
-	Kind     string `json:"kind"`
 	Metadata struct {
-		Name        string            `json:"name"`
-		Namespace   string            `json:"namespace"`
-		UID         string            `json:"uid"`
-		Annotations map[string]string `json:"annotations"`
+		UID         string                     `json:"uid"`
+		Annotations map[string]json.RawMessage `json:"annotations"`
 	} `json:"metadata"`
 	Spec struct {
 		Config string `json:"config"`
 	} `json:"spec"`
-	Items []json.RawMessage `json:"items"`
 }
 
-// Parse reads the documents of one file.
+// Parse reads the documents of one file. What is not sound is an error.
 func Parse(data []byte) (*Objects, error) {
+	objects, err := parse(data)
+	if err == nil && len(objects.problems) > 0 {
+		err = objects.problems[0].err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return objects, nil
+}
+
+// parse does as Parse, and leaves out what is not sound.
+func parse(data []byte) (*Objects, error) {
 	if isUTF16(data) {
 		return nil, errors.New("it is UTF-16: write it in UTF-8")
 	}
 	objects := &Objects{}
 	for n, doc := range documents(data) {
+		where := fmt.Sprintf("document %d", n)
 		j, err := yaml.YAMLToJSON(doc)
 		if err != nil {
-			return nil, fmt.Errorf("document %d: %w", n, err)
+			objects.leaveOut("", fmt.Errorf("%s: %w", where, err))
+			continue
 		}
-		if err := objects.add(j); err != nil {
-			return nil, fmt.Errorf("document %d: %w", n, err)
-		}
+		objects.add(where, j)
 	}
 	return objects, nil
+}
+
+func (o *Objects) leaveOut(object string, err error) {
+	o.problems = append(o.problems, problem{object: object, err: err})
 }
 
 // IsBoundary reports whether a line ends a document: "---", with or without the beginning of the next, or "...", wherever it stands, also in
@@ -300,61 +401,94 @@ func plainly(err error) error {
 const definitionList = "NetworkAttachmentDefinitionList"
 
 // addItem adds an object of a list. Lists in lists are refused: each level is parsed anew, and nobody writes them.
-func (o *Objects) addItem(doc []byte, list string) error {
+func (o *Objects) addItem(where string, doc []byte, list string) {
 	var head struct {
 		Kind string `json:"kind"`
 	}
 	err := json.Unmarshal(doc, &head)
 	switch {
 	case err == nil && (head.Kind == "List" || head.Kind == definitionList):
-		return errors.New("a List in a List: write its items into the outer one")
+		o.leaveOut("", fmt.Errorf("%s: a List in a List: write its items into the outer one", where))
 	case err == nil && head.Kind == "" && list == definitionList:
-		return o.addObject(doc, "NetworkAttachmentDefinition")
+		o.addObject(where, doc, "NetworkAttachmentDefinition")
+	default:
+		o.add(where, doc)
 	}
-	return o.add(doc)
 }
 
-func (o *Objects) add(doc []byte) error {
+// add adds a document, or an item of a list. where says in messages which it is.
+func (o *Objects) add(where string, doc []byte) {
 	// Kind first: the fields below mean something for some kinds only, and others may use the same names otherwise.
 	var head struct {
 		Kind string `json:"kind"`
 	}
 	if err := json.Unmarshal(doc, &head); err != nil {
-		return fmt.Errorf("not a Kubernetes object: %w", err)
+		o.leaveOut("", fmt.Errorf("%s: not a Kubernetes object: %w", where, err))
+		return
 	}
 	switch head.Kind {
-	case "Pod", "NetworkAttachmentDefinition", "List", definitionList:
-	default:
-		return nil
+	case "List", definitionList:
+		o.addList(where, doc, head.Kind)
+	case "Pod", "NetworkAttachmentDefinition":
+		o.addObject(where, doc, head.Kind)
 	}
-	return o.addObject(doc, head.Kind)
 }
 
-func (o *Objects) addObject(doc []byte, kind string) error {
+func (o *Objects) addList(where string, doc []byte, kind string) {
+	var list struct {
+		Items []json.RawMessage `json:"items"`
+	}
+	if err := json.Unmarshal(doc, &list); err != nil {
+		o.leaveOut("", fmt.Errorf("%s: %s: %w", where, kind, plainly(err)))
+		return
+	}
+	for i, item := range list.Items {
+		o.addItem(fmt.Sprintf("%s: items[%d]", where, i), item, kind)
+	}
+}
+
+func (o *Objects) addObject(where string, doc []byte, kind string) {
+	// The name by itself, so that what is wrong with the rest is told of the object.
+	var named struct {
+		Metadata struct {
+			Name      string `json:"name"`
+			Namespace string `json:"namespace"`
+		} `json:"metadata"`
+	}
+	err := json.Unmarshal(doc, &named)
+	var ref nad.Ref
+	if err == nil {
+		ref, err = nad.ParseRef(cmp.Or(named.Metadata.Namespace, "default")+"/"+named.Metadata.Name, "")
+	}
+	if err != nil {
+		o.leaveOut("", fmt.Errorf("%s: %s: metadata: %w", where, kind, plainly(err)))
+		return
+	}
+	if err = o.addNamed(doc, kind, ref); err != nil {
+		o.leaveOut(kind+" "+ref.String(), fmt.Errorf("%s: %s %s: %w", where, kind, ref, err))
+	}
+}
+
+func (o *Objects) addNamed(doc []byte, kind string, ref nad.Ref) error {
 	var obj object
 	if err := json.Unmarshal(doc, &obj); err != nil {
-		return fmt.Errorf("%s: %w", kind, plainly(err))
+		return plainly(err)
 	}
-	obj.Kind = kind
-	if obj.Kind == "List" || obj.Kind == definitionList {
-		for i, item := range obj.Items {
-			if err := o.addItem(item, obj.Kind); err != nil {
-				return fmt.Errorf("items[%d]: %w", i, err)
-			}
+	var texts map[string]string
+	for _, key := range slices.Sorted(maps.Keys(obj.Metadata.Annotations)) {
+		var text string
+		if raw := obj.Metadata.Annotations[key]; json.Unmarshal(raw, &text) != nil {
+			return fmt.Errorf("annotation %q is %.32s, and has to be text: write it in quotes", key, raw)
 		}
+		if texts == nil {
+			texts = map[string]string{}
+		}
+		texts[key] = text
+	}
+	if kind == "Pod" {
+		o.Pods = append(o.Pods, source.Pod{Ref: pod.Ref{Namespace: ref.Namespace, Name: ref.Name, UID: obj.Metadata.UID}, Annotations: texts})
 		return nil
 	}
-	ref, err := nad.ParseRef(cmp.Or(obj.Metadata.Namespace, "default")+"/"+obj.Metadata.Name, "")
-	if err != nil {
-		return fmt.Errorf("%s: metadata: %w", obj.Kind, err)
-	}
-	if obj.Kind == "Pod" {
-		o.Pods = append(o.Pods, source.Pod{
-			Ref:         pod.Ref{Namespace: ref.Namespace, Name: ref.Name, UID: obj.Metadata.UID},
-			Annotations: obj.Metadata.Annotations,
-		})
-		return nil
-	}
-	o.Definitions = append(o.Definitions, annotations.Definition(ref, obj.Spec.Config, obj.Metadata.Annotations))
+	o.Definitions = append(o.Definitions, annotations.Definition(ref, obj.Spec.Config, texts))
 	return nil
 }

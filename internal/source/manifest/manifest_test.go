@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/pod"
@@ -100,7 +101,7 @@ func TestLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(&tc.want, got); diff != "" {
+			if diff := cmp.Diff(&tc.want, got, cmpopts.IgnoreUnexported(Objects{})); diff != "" {
 				t.Errorf("Load (-want +got):\n%s", diff)
 			}
 		})
@@ -175,6 +176,45 @@ func TestLookup(t *testing.T) {
 		t.Errorf("a query without a pod: %+v, %v, want the configured network", sel, err)
 	}
 }
+
+func TestAManifestThatIsNotSoundStopsWhatItIsAbout(t *testing.T) {
+	t.Parallel()
+	const pod = "kind: Pod\nmetadata: {name: %s, annotations: {%s}}\n"
+	files := map[string]string{
+		"pod.yaml": podWeb, "nad.yaml": netStorage, "cut.yaml": "a: [1\n",
+		"bad.yaml": fmt.Sprintf(pod, "bad", "k8s.v1.cni.cncf.io/networks: 5") + "---\n" + fmt.Sprintf(pod, "good", "a: b") +
+			"---\n" + fmt.Sprintf(pod, "user", "k8s.v1.cni.cncf.io/networks: bad"),
+		"bad-nad.yaml": "kind: NetworkAttachmentDefinition\nmetadata: {name: bad}\nspec: {config: {type: x}}\n",
+		"one.yaml":     fmt.Sprintf(pod, "twice", "a: b"), "two.yaml": fmt.Sprintf(pod, "twice", "a: c"),
+	}
+	s := New(folder(t, files))
+	if err := s.Ready(t.Context()); err != nil {
+		t.Errorf("Ready = %v", err)
+	}
+	for name, says := range map[string][]string{
+		"web": nil, "good": nil,
+		"bad":   {"bad.yaml", "Pod default/bad", `annotation "k8s.v1.cni.cncf.io/networks" is 5`, "quotes"},
+		"user":  {"bad-nad.yaml", "NetworkAttachmentDefinition default/bad", "spec.config is a JSON object"},
+		"twice": {"Pod default/twice", "one.yaml", "two.yaml", "remove one"},
+		"none":  {"no Pod default/none", "cut.yaml"},
+	} {
+		sel, err := s.Lookup(t.Context(), source.Query{Pod: podRef(name)})
+		if says == nil && (err != nil || len(sel.Warnings) != 4 || !strings.Contains(strings.Join(sel.Warnings, " "), "bad.yaml")) {
+			t.Errorf("%s: Lookup = %+v, %v; want it, with four warnings", name, sel, err)
+		}
+		for _, text := range says {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: Lookup = %v; want an error saying %q", name, err, text)
+			}
+		}
+	}
+	sel, err := s.Lookup(t.Context(), source.Query{Pod: podRef("none"), PodOptional: true, ClusterNetwork: "storage", NetworksNamespace: "shop"})
+	if err != nil || sel.Default == nil || !sel.Pod.IsZero() {
+		t.Errorf("Lookup of a pod that need not be there = %+v, %v; want what the configuration names", sel, err)
+	}
+}
+
+func podRef(name string) pod.Ref { return pod.Ref{Namespace: "default", Name: name} }
 
 func TestReportWritesTheStatusBeside(t *testing.T) {
 	t.Parallel()
