@@ -23,7 +23,7 @@ import (
 	"github.com/plexus-cni/plexus/nad"
 )
 
-func list(t *testing.T, config string) *nad.List {
+func list(t testing.TB, config string) *nad.List {
 	t.Helper()
 	l, err := nad.Normalize([]byte(config), nad.Defaults{Name: "unnamed", CNIVersion: "1.0.0"})
 	if err != nil {
