@@ -260,10 +260,13 @@ func checkShortForm(t *testing.T) {
 	)
 }
 
-// checkDefaultOverride shows that a pod can have another default network.
+// checkDefaultOverride shows that a pod can have another default network, where the operator lets the daemon say so: the default network
+// is a file of the node.
 func checkDefaultOverride(t *testing.T) {
 	t.Helper()
 	keepClean(t)
+	configurePlexus(t, `{"defaultNetworkAnnotation": true}`)
+	defer configurePlexus(t, "")
 	namespace := newNetworks(t)
 	pod := startPod(t, newPod(namespace, "override", map[string]string{
 		defaultNetworkAnnotation: namespace + "/mgmt-net",
