@@ -137,7 +137,7 @@ func (p *Plugin) look(address sysfs.Address) (*target, error) {
 	if t.now, err = p.Kernel.VF(t.vf.PFNetDev, t.vf.Index); err != nil {
 		return nil, err
 	}
-	if isUserspace(t.device.Driver) {
+	if t.device.IsUserspace() {
 		return t, nil
 	}
 	if len(t.device.NetDevs) == 0 {
@@ -153,12 +153,6 @@ func (p *Plugin) look(address sysfs.Address) (*target, error) {
 	}
 	t.link = &link
 	return t, nil
-}
-
-// isUserspace reports whether a driver hands the device to a program, without an interface (DPDK, virtual machines).
-func isUserspace(driver string) bool {
-	// Those of vendors that can migrate a VF, as mlx5_vfio_pci, are vfio-pci and more.
-	return slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio"}, driver) || strings.HasSuffix(strings.ReplaceAll(driver, "_", "-"), "-vfio-pci")
 }
 
 // infiniBand is ARPHRD_INFINIBAND, as sysfs tells the type of a link.

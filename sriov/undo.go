@@ -125,7 +125,7 @@ func (p *Plugin) away(device sysfs.Address) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return len(d.NetDevs) == 0 && d.Driver != "" && !isUserspace(d.Driver), nil
+	return len(d.NetDevs) == 0 && d.Driver != "" && !d.IsUserspace(), nil
 }
 
 // home finds the interface of a VF, wherever it is, and brings it to the host under its own name. It returns nil when there is none that
@@ -233,7 +233,7 @@ func (p *Plugin) onHost(call context.Context, r *Record) (*netdev.Link, error) {
 				return &link, err
 			}
 		}
-		if d.Driver == "" || isUserspace(d.Driver) {
+		if d.Driver == "" || d.IsUserspace() {
 			return nil, nil
 		}
 		if events == nil {
