@@ -4,10 +4,12 @@
 package sriov
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,8 +37,10 @@ func settings() []netdev.VFSetting {
 type target struct {
 	vf     *sysfs.VF
 	device *sysfs.Device
-	// now is how the PF has it.
+	// now is how the PF has it; nothing of it is known when untold is set.
 	now netdev.VF
+	// untold says that the PF's driver tells nothing of its VFs.
+	untold bool
 	// link is its interface on the host; only with a kernel driver.
 	link *netdev.Link
 	// pf is the PF's own interface.
@@ -57,7 +61,10 @@ func (c *call) add(ctx context.Context) (types.Result, error) {
 	if err = c.free(ctx, cfg.Device); err != nil {
 		return nil, err
 	}
-	t, err := c.look(cfg.Device)
+	if err = c.checkDeviceInfo(cfg.DeviceInfoFile); err != nil {
+		return nil, err
+	}
+	t, err := c.look(ctx, cfg.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -108,21 +115,30 @@ func (c *call) free(ctx context.Context, device sysfs.Address) error {
 	return nil
 }
 
-// alive reports whether the owner's sandbox is the one that it was.
+// alive reports whether the owner's sandbox is the one that it was: neither its path nor its inode is enough, both are used again.
 func (p *Plugin) alive(r *Record) (bool, error) {
 	boot, err := p.Kernel.BootID()
 	if err != nil || boot != r.BootID {
 		return false, err
 	}
 	id, err := p.Kernel.NetNSID(r.NetNS)
+	if err == nil && id == r.NetNSID && r.NetNSCookie != 0 {
+		var cookie uint64
+		if cookie, err = p.Kernel.NetNSCookie(r.NetNS); err == nil && cookie != 0 && cookie != r.NetNSCookie {
+			return false, nil
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	return err == nil && id == r.NetNSID, err
 }
 
+// infiniBand is ARPHRD_INFINIBAND, as sysfs tells the type of a link.
+const infiniBand = 32
+
 // look finds out all that has to be known of the VF, and touches nothing.
-func (p *Plugin) look(address sysfs.Address) (*target, error) {
+func (p *Plugin) look(ctx context.Context, address sysfs.Address) (*target, error) {
 	t := &target{}
 	var err error
 	if t.vf, err = p.Sysfs.VF(address); err != nil {
@@ -134,10 +150,24 @@ func (p *Plugin) look(address sysfs.Address) (*target, error) {
 	if t.pf, err = p.Kernel.Link(netdev.Host, t.vf.PFNetDev); err != nil {
 		return nil, fmt.Errorf("PF of VF %s: %w", address, err)
 	}
-	if t.now, err = p.Kernel.VF(t.vf.PFNetDev, t.vf.Index); err != nil {
+	// Before its VFs are asked for: the kernel has no room for those of InfiniBand in its answer.
+	kind, err := p.Sysfs.LinkType(t.vf.PFNetDev)
+	if err != nil {
+		return nil, fmt.Errorf("PF %s: %w", t.vf.PFNetDev, err)
+	}
+	if kind == infiniBand {
+		return nil, fmt.Errorf("%w: PF %s of VF %s is InfiniBand, which is not supported yet: use the ib-sriov plugin for this network", ErrInvalid, t.vf.PFNetDev, address)
+	}
+	t.now, err = p.settings(ctx, t.vf)
+	switch {
+	case errors.Is(err, netdev.ErrVFsUntold):
+		t.untold = true
+	case errors.Is(err, netdev.ErrNoVF) && !t.pf.Up:
+		return nil, fmt.Errorf("%w: PF %s is down, and some drivers tell of VFs only while it is up (ip link set %s up)", err, t.pf.Name, t.pf.Name)
+	case err != nil:
 		return nil, err
 	}
-	if isUserspace(t.device.Driver) {
+	if t.device.IsUserspace() {
 		return t, nil
 	}
 	if len(t.device.NetDevs) == 0 {
@@ -155,32 +185,43 @@ func (p *Plugin) look(address sysfs.Address) (*target, error) {
 	return t, nil
 }
 
-// isUserspace reports whether a driver hands the device to a program, without an interface (DPDK, virtual machines).
-func isUserspace(driver string) bool {
-	// Those of vendors that can migrate a VF, as mlx5_vfio_pci, are vfio-pci and more.
-	return slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio"}, driver) || strings.HasSuffix(strings.ReplaceAll(driver, "_", "-"), "-vfio-pci")
+// settings asks the PF how a VF is. One that is not listed is waited for: its driver may be at a reset.
+func (p *Plugin) settings(ctx context.Context, vf *sysfs.VF) (netdev.VF, error) {
+	var now netdev.VF
+	err := settle(ctx, func() error {
+		var err error
+		now, err = p.Kernel.VF(vf.PFNetDev, vf.Index)
+		return err
+	}, netdev.ErrNoVF)
+	return now, err
 }
-
-// infiniBand is ARPHRD_INFINIBAND, as sysfs tells the type of a link.
-const infiniBand = 32
 
 // refuse says what can not be, before anything is touched.
 func (c *call) refuse(cfg *Config, t *target) error {
-	if kind, err := c.Sysfs.LinkType(t.vf.PFNetDev); err != nil {
-		return fmt.Errorf("PF %s: %w", t.vf.PFNetDev, err)
-	} else if kind == infiniBand {
-		return fmt.Errorf("%w: PF %s of VF %s is InfiniBand, which is not supported yet: use the ib-sriov plugin for this network", ErrInvalid, t.vf.PFNetDev, cfg.Device)
+	for _, s := range settings() {
+		if t.untold && cfg.asks(s) {
+			return fmt.Errorf("%w: \"%s\" can not be set: the driver of PF %s tells nothing of its VFs, so that what is set could not be taken back; leave it out of the network's configuration", ErrInvalid, s, t.pf.Name)
+		}
+	}
+	if want := cfg.want(t.now); want.MaxTxMbps != 0 && want.MinTxMbps > want.MaxTxMbps {
+		return fmt.Errorf("%w: VF %s would have \"min_tx_rate\" %d above \"max_tx_rate\" %d: one is the network's, the other what the VF has; set both", ErrInvalid, cfg.Device, want.MinTxMbps, want.MaxTxMbps)
 	}
 	if cfg.MTU > t.pf.MTU {
 		return fmt.Errorf("%w: \"mtu\" is %d, more than that of PF %s, %d: lower it, or raise that of the PF (ip link set %s mtu %d)", ErrInvalid, cfg.MTU, t.pf.Name, t.pf.MTU, t.pf.Name, cfg.MTU)
 	}
 	if t.link == nil {
-		for key, value := range map[string]bool{"mtu": cfg.MTU != 0, "promisc": cfg.Promisc != nil, "allMulticast": cfg.AllMulticast != nil} {
-			if value {
-				return fmt.Errorf("%w: %q can not be set: VF %s has the userspace driver %s and so no interface; leave it to the program that drives it", ErrInvalid, key, cfg.Device, t.device.Driver)
+		for _, k := range []struct {
+			key   string
+			isSet bool
+		}{{"mtu", cfg.MTU != 0}, {"promisc", cfg.Promisc != nil}, {"allMulticast", cfg.AllMulticast != nil}} {
+			if k.isSet {
+				return fmt.Errorf("%w: %q can not be set: VF %s has the userspace driver %s and so no interface; leave it to the program that drives it", ErrInvalid, k.key, cfg.Device, t.device.Driver)
 			}
 		}
 		return nil
+	}
+	if t.link.Master != 0 {
+		return fmt.Errorf("%w: the host uses interface %s of VF %s as a port of a bond or bridge: take it out (ip link set %s nomaster), or the VF out of the device plugin's pool", ErrInUse, t.link.Name, cfg.Device, t.link.Name)
 	}
 	return c.checkName()
 }
@@ -212,29 +253,23 @@ func (c *call) plan(cfg *Config, t *target) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	cookie, err := c.Kernel.NetNSCookie(c.netns)
+	if err != nil {
+		return nil, err
+	}
 	r := &Record{
 		Version: recordVersion,
 		Owner:   Owner{ContainerID: c.containerID, IfName: c.ifName, Network: cfg.Network, Pod: podOf(c.args)},
-		NetNS:   c.netns, NetNSID: id, BootID: boot,
+		NetNS:   c.netns, NetNSID: id, NetNSCookie: cookie, BootID: boot,
 		Device: cfg.Device, VF: t.now, Want: cfg.want(t.now),
 	}
 	if t.link == nil {
 		return r, nil
 	}
 	r.Parent, r.Link = t.device.Parent, linkOf(*t.link)
-	r.PodLink = Link{Name: c.ifName, MAC: r.Link.MAC, MTU: r.Link.MTU, Up: true, Promisc: r.Link.Promisc, AllMulticast: r.Link.AllMulticast}
-	if cfg.MAC != "" {
-		r.PodLink.MAC = cfg.MAC
-	}
-	if cfg.MTU != 0 {
-		r.PodLink.MTU = cfg.MTU
-	}
-	if cfg.Promisc != nil {
-		r.PodLink.Promisc = *cfg.Promisc
-	}
-	if cfg.AllMulticast != nil {
-		r.PodLink.AllMulticast = *cfg.AllMulticast
-	}
+	r.PodLink = Link{Name: c.ifName, Up: true}
+	r.PodLink.MAC, r.PodLink.MTU = cmp.Or(cfg.MAC, r.Link.MAC), cmp.Or(cfg.MTU, r.Link.MTU)
+	r.PodLink.Promisc, r.PodLink.AllMulticast = orElse(cfg.Promisc, r.Link.Promisc), orElse(cfg.AllMulticast, r.Link.AllMulticast)
 	return r, nil
 }
 
@@ -285,6 +320,9 @@ func (c *call) apply(ctx context.Context, cfg *Config, t *target, r *Record) (ty
 	if err := c.writeDeviceInfo(cfg.DeviceInfoFile, t); err != nil {
 		return nil, err
 	}
+	if err := c.announce(ctx, t, r, link, addressing); err != nil {
+		return nil, err
+	}
 	if err := c.step("complete"); err != nil {
 		return nil, err
 	}
@@ -295,13 +333,36 @@ func (c *call) apply(ctx context.Context, cfg *Config, t *target, r *Record) (ty
 	if err := c.records().Save(string(r.Device), r); err != nil {
 		return nil, fmt.Errorf("record VF %s: %w", r.Device, err)
 	}
-	if t.link != nil {
-		if err := c.Kernel.Announce(ctx, c.netns, link, addressing); err != nil {
-			// Peers learn of it a little later.
-			c.Log.Warn("announce the addresses", "device", r.Device, "error", err)
-		}
-	}
 	return converted, nil
+}
+
+const (
+	// carrierPatience is how long an announcement waits where the VF is to have a link. Drivers of VFs learn of it from the PF; iavf and ixgbevf
+	// have it by then, igbvf mostly not. An IPv6 address takes a second more.
+	carrierPatience = 3 * time.Second
+	// noCarrierPatience is for a PF without a link.
+	noCarrierPatience = 200 * time.Millisecond
+)
+
+// announce tells the neighbours. Only an address that another node has fails the ADD.
+func (c *call) announce(ctx context.Context, t *target, r *Record, link netdev.Link, addressing netdev.Addressing) error {
+	if t.link == nil || len(addressing.Addresses) == 0 {
+		return nil
+	}
+	patience := noCarrierPatience
+	if (t.pf.Carrier || r.Want.LinkState == netdev.LinkStateEnable) && r.Want.LinkState != netdev.LinkStateDisable {
+		patience = carrierPatience
+	}
+	waits, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := c.Kernel.Announce(waits, c.netns, link, addressing)
+	if errors.Is(err, netdev.ErrDuplicateAddress) {
+		return err
+	}
+	if err != nil {
+		c.Log.Warn("the addresses are not announced: neighbours that knew them send to the former MAC until they ask anew", "device", r.Device, "error", err)
+	}
+	return ctx.Err()
 }
 
 const (
@@ -333,7 +394,7 @@ func (c *call) setVF(ctx context.Context, cfg *Config, t *target, r *Record) err
 			err = fmt.Errorf("PF %s was told that VF %d has MAC %s, but says it has %s: %w", t.pf.Name, t.vf.Index, r.Want.MAC, now.MAC, syscall.EAGAIN)
 		}
 		return err
-	})
+	}, netdev.ErrNoVF)
 }
 
 // settle tries again while a driver is not done with what it was told before, as it tells by EAGAIN, EBUSY, or one of also: i40e and ice
@@ -377,68 +438,24 @@ func explain(err error, s netdev.VFSetting, cfg *Config, t *target) error {
 	return fmt.Errorf("%w: %s", err, why)
 }
 
-// attach moves the interface to the sandbox.
+// attach moves the interface to the sandbox. What a driver may refuse is set before, on the host, so that the move is of the name alone.
 func (c *call) attach(ctx context.Context, cfg *Config, link netdev.Link, r *Record) (netdev.Link, error) {
-	set := func(netns string, s netdev.LinkSetting, to netdev.Link) error {
-		if err := c.step("link " + string(s)); err != nil {
-			return err
-		}
-		return c.setLink(ctx, netns, s, to)
+	want := link
+	want.AltNames = nil // they are the host's (udev's), and any of them could clash with a name in the sandbox
+	want.MTU = cmp.Or(cfg.MTU, link.MTU)
+	if cfg.MAC != "" {
+		want.MAC, _ = net.ParseMAC(cfg.MAC) // it was one before
 	}
-	if link.Up {
-		// Kernels of old do not rename what is up.
-		link.Up = false
-		if err := set(netdev.Host, netdev.LinkUp, link); err != nil {
-			return link, err
-		}
+	if !want.Same(netdev.LinkMAC, link) {
+		want.Up = false // many drivers take none while it is up
 	}
-	if len(link.AltNames) > 0 {
-		// They are the host's (udev's), and any of them could clash with a name in the sandbox.
-		link.AltNames = nil
-		if err := set(netdev.Host, netdev.LinkAltNames, link); err != nil {
-			return link, err
-		}
-	}
-	moved, err := c.move(ctx, cfg, link, r)
-	if err != nil {
+	if err := c.change(ctx, netdev.Host, "link ", link, want, netdev.LinkUp, netdev.LinkAltNames, netdev.LinkMTU, netdev.LinkMAC); err != nil {
 		return link, err
 	}
-	moved.Promisc, moved.AllMulticast, moved.Up = r.PodLink.Promisc, r.PodLink.AllMulticast, true
-	if r.PodLink.Promisc != r.Link.Promisc {
-		if err := set(c.netns, netdev.LinkPromisc, moved); err != nil {
-			return moved, err
-		}
+	if err := c.step("move"); err != nil {
+		return link, err
 	}
-	if r.PodLink.AllMulticast != r.Link.AllMulticast {
-		if err := set(c.netns, netdev.LinkAllMulticast, moved); err != nil {
-			return moved, err
-		}
-	}
-	return moved, set(c.netns, netdev.LinkUp, moved)
-}
-
-// move is the one message. When the kernel refuses a part of it, the device is brought back: it has moved all the same.
-func (c *call) move(ctx context.Context, cfg *Config, link netdev.Link, r *Record) (netdev.Link, error) {
-	err := settle(ctx, func() error {
-		if err := c.step("move"); err != nil {
-			return err
-		}
-		m := netdev.Move{Name: c.ifName, MTU: cfg.MTU}
-		if cfg.MAC != "" && link.MAC.String() != cfg.MAC {
-			m.MAC = cfg.MAC
-		}
-		refused := c.Kernel.MoveLink(netdev.Host, link.Index, c.netns, m)
-		if refused == nil {
-			return nil
-		}
-		back, err := c.comeBack(ctx, r, errors.Is(refused, syscall.EADDRNOTAVAIL))
-		if err != nil {
-			return fmt.Errorf("%s; and it could not be brought back: %w", refused.Error(), err)
-		}
-		link = back
-		return refused
-	}, syscall.EADDRNOTAVAIL, syscall.EACCES)
-	if err != nil {
+	if err := c.Kernel.MoveLink(netdev.Host, link.Index, c.netns, c.ifName); err != nil {
 		return link, fmt.Errorf("VF %s: %w", r.Device, err)
 	}
 	moved, err := c.inSandbox(c.netns, r.Parent)
@@ -448,23 +465,47 @@ func (c *call) move(ctx context.Context, cfg *Config, link netdev.Link, r *Recor
 	if moved == nil {
 		return link, fmt.Errorf("VF %s: the kernel moved it, but it is not in sandbox %s", r.Device, c.netns)
 	}
-	return *moved, nil
+	want = *moved
+	want.Promisc, want.AllMulticast, want.Up = r.PodLink.Promisc, r.PodLink.AllMulticast, true
+	if err := c.change(ctx, c.netns, "link ", *moved, want, netdev.LinkPromisc, netdev.LinkAllMulticast, netdev.LinkUp); err != nil {
+		return want, err
+	}
+	return c.attached(ctx, cfg, r)
 }
 
-// comeBack finds the interface on the host again, for another try. Where its driver did not take the MAC that the PF was told, it has
-// yet to learn of it.
-func (c *call) comeBack(ctx context.Context, r *Record, reset bool) (netdev.Link, error) {
-	back, err := c.home(ctx, r)
-	if err == nil && back == nil {
-		err = fmt.Errorf("%w: that of VF %s", netdev.ErrNoLink, r.Device)
+// attached is the interface once it is up. A driver may have reset it meanwhile, and give it the MAC that the PF was told only then.
+func (c *call) attached(ctx context.Context, cfg *Config, r *Record) (netdev.Link, error) {
+	var link netdev.Link
+	err := settle(ctx, func() error {
+		now, err := c.inSandbox(c.netns, r.Parent)
+		switch {
+		case err != nil:
+			return err
+		case now == nil:
+			return fmt.Errorf("VF %s is not in sandbox %s any more", r.Device, c.netns)
+		case cfg.MAC != "" && now.MAC.String() != cfg.MAC:
+			return fmt.Errorf("VF %s was given MAC %s, but its driver has it at %s: %w", r.Device, cfg.MAC, now.MAC, syscall.EAGAIN)
+		}
+		link = *now
+		return nil
+	})
+	return link, err
+}
+
+// change sets those settings of a link that differ, in their order, and stops at the first error. Each is a step of its name behind prefix.
+func (p *Plugin) change(ctx context.Context, netns, prefix string, now, want netdev.Link, settings ...netdev.LinkSetting) error {
+	for _, s := range settings {
+		if now.Same(s, want) {
+			continue
+		}
+		if err := p.step(prefix + string(s)); err != nil {
+			return err
+		}
+		if err := p.setLink(ctx, netns, s, want); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return netdev.Link{}, err
-	}
-	if reset {
-		err = c.reset(ctx, back)
-	}
-	return *back, err
+	return nil
 }
 
 // inSandbox finds the interface of a device in a network namespace; nil when it is not there.
@@ -559,7 +600,7 @@ func (c *call) rollBack(ctx context.Context, cfg *Config, r *Record, cause error
 		errs = append(errs, c.ipamDel(ctx, cfg.IPAM))
 	}
 	left, err := c.undo(ctx, r)
-	errs = append(append(errs, left...), err, removeFile(cfg.DeviceInfoFile))
+	errs = append(append(errs, left...), err, c.removeDeviceInfo(cfg.DeviceInfoFile))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w; and it could not be undone, the next DEL tries again: %s", cause, err.Error())
 	}

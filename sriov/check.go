@@ -41,13 +41,15 @@ func (c *call) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now, err := c.Kernel.VF(vf.PFNetDev, vf.Index)
-	if err != nil {
+	now, err := c.settings(ctx, vf)
+	if err != nil && (!errors.Is(err, netdev.ErrVFsUntold) || slices.ContainsFunc(settings(), cfg.asks)) {
 		return err
 	}
 	now.MAC = administrativeMAC(r, now, r.PodLink.MAC)
 	for _, s := range settings() {
-		differs("\""+string(s)+"\"", now.Value(s), r.Want.Value(s))
+		if cfg.asks(s) || (s == netdev.VFMAC && err == nil) { // the rest is not the network's
+			differs("\""+string(s)+"\"", now.Value(s), r.Want.Value(s))
+		}
 	}
 	if r.Parent != "" {
 		link, err := c.inSandbox(c.netns, r.Parent)
@@ -61,7 +63,7 @@ func (c *call) check(ctx context.Context) error {
 		differs("the interface's MAC", link.MAC.String(), r.PodLink.MAC)
 		differs("the interface's MTU", fmt.Sprint(link.MTU), fmt.Sprint(r.PodLink.MTU))
 		differs("the interface's state", upDown(link.Up), upDown(true))
-		errs = append(errs, checkAddresses(cfg, *link)...)
+		errs = append(append(errs, checkAddresses(cfg, *link)...), c.checkUnique(ctx, link.Name))
 	}
 	if cfg.IPAM != "" {
 		_, err := c.ipam(ctx, cfg.IPAM)
@@ -94,6 +96,16 @@ func checkAddresses(cfg *Config, link netdev.Link) []error {
 		}
 	}
 	return errs
+}
+
+// checkUnique looks, without a wait, whether another node has an address of the interface.
+func (c *call) checkUnique(ctx context.Context, ifName string) error {
+	now, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := c.Kernel.AwaitDAD(now, c.netns, ifName); !errors.Is(err, netdev.ErrTentative) {
+		return err
+	}
+	return nil
 }
 
 // status tells whether an ADD could be served (CNI 1.1.0 §2, STATUS): a VF is there to give.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"reflect"
 	"slices"
@@ -41,7 +42,7 @@ type Config struct {
 	VLAN *netdev.VLAN
 	// MAC is lower-case, or "".
 	MAC string
-	// MinTxMbps and MaxTxMbps are in Mbit/s, 0 for no bound. If one is set, the other is too.
+	// MinTxMbps and MaxTxMbps are in Mbit/s, 0 for no bound.
 	MinTxMbps, MaxTxMbps *int
 	SpoofCheck, Trust    *bool
 	// LinkState is auto, enable, disable or "".
@@ -113,12 +114,25 @@ func Keys() []string {
 }
 
 // ParseConfig reads a network configuration and the CNI_ARGS of the call, of which MAC counts. It checks all that can be checked
-// without looking at the device. A configuration without device is fine only where anyDevice is set: for STATUS and GC. Errors match
-// [ErrInvalid].
+// without looking at the device, and its error names all that is wrong. A configuration without device is fine only where anyDevice is set: for
+// STATUS and GC. Errors match [ErrInvalid].
 func ParseConfig(conf []byte, args string, anyDevice bool) (*Config, error) {
-	c, err := parseConfig(conf, args)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	raw, errs := decode(conf)
+	c := &Config{
+		CNIVersion: cmp.Or(raw.CNIVersion, "0.1.0"), Network: raw.Name, IPAM: raw.IPAM.Type, DNS: raw.DNS,
+		Promisc: raw.Promisc, AllMulticast: raw.AllMulticast, DeviceInfoFile: raw.Runtime.DeviceInfoFile,
+	}
+	if raw.Runtime.InfiniBandGUID != "" {
+		errs = append(errs, errors.New(`"runtimeConfig.infinibandGUID": InfiniBand VFs are not supported yet: use the ib-sriov plugin for this network`))
+	}
+	for _, parse := range []func(*rawConfig) error{
+		c.parseDevice, c.parseVLAN, c.parseRates, c.parseSwitches, c.parseMTU,
+		func(raw *rawConfig) error { return c.parseMAC(raw, args) }, c.parsePrevResult,
+	} {
+		errs = append(errs, parse(raw))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrInvalid, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if c.Device == "" && !anyDevice {
 		return nil, fmt.Errorf("%w: no \"deviceID\": the NetworkAttachmentDefinition needs the annotation k8s.v1.cni.cncf.io/resourceName, and the pod has to request one of that resource", ErrInvalid)
@@ -126,36 +140,39 @@ func ParseConfig(conf []byte, args string, anyDevice bool) (*Config, error) {
 	return c, nil
 }
 
-func parseConfig(conf []byte, args string) (*Config, error) {
-	var raw rawConfig
-	if err := json.Unmarshal(conf, &raw); err != nil {
-		return nil, decodeError(err)
-	}
-	c := &Config{
-		CNIVersion: cmp.Or(raw.CNIVersion, "0.1.0"), Network: raw.Name, IPAM: raw.IPAM.Type, DNS: raw.DNS,
-		Promisc: raw.Promisc, AllMulticast: raw.AllMulticast, DeviceInfoFile: raw.Runtime.DeviceInfoFile,
-	}
-	if raw.Runtime.InfiniBandGUID != "" {
-		return nil, errors.New(`"runtimeConfig.infinibandGUID": InfiniBand VFs are not supported yet: use the ib-sriov plugin for this network`)
-	}
-	for _, parse := range []func(*rawConfig) error{
-		c.parseDevice, c.parseVLAN, c.parseRates, c.parseSwitches, c.parseMTU,
-		func(raw *rawConfig) error { return c.parseMAC(raw, args) },
-	} {
-		if err := parse(&raw); err != nil {
-			return nil, err
+// decode reads the configuration once, whatever is wrong with it: a key whose value has the wrong type is named, and counts as left out.
+func decode(conf []byte) (*rawConfig, []error) {
+	var errs []error
+	for {
+		raw := &rawConfig{}
+		err := json.Unmarshal(conf, raw)
+		wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+		if !ok {
+			if err != nil {
+				errs = append(errs, err)
+			}
+			return raw, errs
+		}
+		errs = append(errs, fmt.Errorf("%q is a JSON %s, it has to be of type %s", wrong.Field, wrong.Value, wrong.Type))
+		// The decoder tells of the first one only.
+		var keys map[string]json.RawMessage
+		key, _, _ := strings.Cut(wrong.Field, ".")
+		if json.Unmarshal(conf, &keys) != nil || len(errs) > maxKeys {
+			return raw, errs
+		}
+		before := len(keys)
+		maps.DeleteFunc(keys, func(k string, _ json.RawMessage) bool { return strings.EqualFold(k, key) })
+		if len(keys) == before {
+			return raw, errs
+		}
+		if conf, err = json.Marshal(keys); err != nil {
+			return raw, append(errs, err)
 		}
 	}
-	return c, c.parsePrevResult(conf)
 }
 
-// decodeError names the key whose value has the wrong type.
-func decodeError(err error) error {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%q is a JSON %s, it has to be of type %s", e.Field, e.Value, e.Type)
-	}
-	return err
-}
+// maxKeys bounds how many values of the wrong type are told of.
+const maxKeys = 16
 
 // parseDevice takes the device of this call before the one that the configuration was written with.
 func (c *Config) parseDevice(raw *rawConfig) error {
@@ -202,43 +219,34 @@ func (c *Config) parseVLAN(raw *rawConfig) error {
 }
 
 func (c *Config) parseRates(raw *rawConfig) error {
-	if raw.MinTxRate == nil && raw.MaxTxRate == nil {
-		return nil
-	}
-	lowest, highest := 0, 0
-	if raw.MinTxRate != nil {
-		lowest = *raw.MinTxRate
-	}
-	if raw.MaxTxRate != nil {
-		highest = *raw.MaxTxRate
-	}
 	const most = 10_000_000 // Mbit/s; no NIC has 10 Tbit/s, and the kernel takes 32 bits
-	for key, rate := range map[string]int{"min_tx_rate": lowest, "max_tx_rate": highest} {
-		if rate < 0 || rate > most {
-			return fmt.Errorf("%q is %d, it has to be Mbit/s from 1 to %d, or 0 for no bound", key, rate, most)
+	var errs []error
+	for _, r := range []struct {
+		key  string
+		rate *int
+	}{{"min_tx_rate", raw.MinTxRate}, {"max_tx_rate", raw.MaxTxRate}} {
+		if r.rate != nil && (*r.rate < 0 || *r.rate > most) {
+			errs = append(errs, fmt.Errorf("%q is %d, it has to be Mbit/s from 1 to %d, or 0 for no bound", r.key, *r.rate, most))
 		}
 	}
-	if highest != 0 && lowest > highest {
-		return fmt.Errorf("\"min_tx_rate\" %d is above \"max_tx_rate\" %d: lower the one or raise the other", lowest, highest)
+	if raw.MinTxRate != nil && raw.MaxTxRate != nil && *raw.MaxTxRate > 0 && *raw.MinTxRate > *raw.MaxTxRate {
+		errs = append(errs, fmt.Errorf("\"min_tx_rate\" %d is above \"max_tx_rate\" %d: lower the one or raise the other", *raw.MinTxRate, *raw.MaxTxRate))
 	}
-	c.MinTxMbps, c.MaxTxMbps = &lowest, &highest
-	return nil
+	c.MinTxMbps, c.MaxTxMbps = raw.MinTxRate, raw.MaxTxRate
+	return errors.Join(errs...)
 }
 
 func (c *Config) parseSwitches(raw *rawConfig) error {
-	var err error
-	if c.SpoofCheck, err = parseOnOff("spoofchk", raw.SpoofCheck); err != nil {
-		return err
-	}
-	if c.Trust, err = parseOnOff("trust", raw.Trust); err != nil {
-		return err
-	}
+	var spoofErr, trustErr, stateErr error
+	c.SpoofCheck, spoofErr = parseOnOff("spoofchk", raw.SpoofCheck)
+	c.Trust, trustErr = parseOnOff("trust", raw.Trust)
 	switch raw.LinkState {
 	case "", netdev.LinkStateAuto, netdev.LinkStateEnable, netdev.LinkStateDisable:
 		c.LinkState = raw.LinkState
-		return nil
+	default:
+		stateErr = fmt.Errorf("\"link_state\" is %q, it has to be auto, enable or disable", raw.LinkState)
 	}
-	return fmt.Errorf("\"link_state\" is %q, it has to be auto, enable or disable", raw.LinkState)
+	return errors.Join(spoofErr, trustErr, stateErr)
 }
 
 func parseOnOff(key, value string) (*bool, error) {
@@ -297,30 +305,20 @@ func (c *Config) parseMAC(raw *rawConfig, args string) error {
 	return nil
 }
 
-func (c *Config) parsePrevResult(conf []byte) error {
-	var base types.PluginConf
-	var lists struct {
-		Result struct {
-			Interfaces []json.RawMessage `json:"interfaces"`
-			IPs        []json.RawMessage `json:"ips"`
-			Routes     []json.RawMessage `json:"routes"`
-		} `json:"prevResult"`
+func (c *Config) parsePrevResult(raw *rawConfig) error {
+	for _, key := range []string{"interfaces", "ips", "routes"} {
+		// The CNI library's conversions follow the pointers that these would be.
+		if list, ok := raw.RawPrevResult[key].([]any); ok && slices.Contains(list, nil) {
+			return errors.New(`"prevResult" has null in a list: hand over the result of the ADD`)
+		}
 	}
-	if err := errors.Join(json.Unmarshal(conf, &base), json.Unmarshal(conf, &lists)); err != nil {
-		return decodeError(err)
-	}
-	// The CNI library's conversions follow the pointers that these would be.
-	isNull := func(item json.RawMessage) bool { return string(item) == "null" }
-	if slices.ContainsFunc(slices.Concat(lists.Result.Interfaces, lists.Result.IPs, lists.Result.Routes), isNull) {
-		return errors.New(`"prevResult" has null in a list: hand over the result of the ADD`)
-	}
-	if err := version.ParsePrevResult(&base); err != nil {
+	if err := version.ParsePrevResult(&raw.PluginConf); err != nil {
 		return fmt.Errorf("\"prevResult\": %w", err)
 	}
-	if base.PrevResult == nil {
+	if raw.PrevResult == nil {
 		return nil
 	}
-	result, err := types100.NewResultFromResult(base.PrevResult)
+	result, err := types100.NewResultFromResult(raw.PrevResult)
 	if err != nil {
 		return fmt.Errorf("\"prevResult\": %w", err)
 	}
@@ -333,18 +331,35 @@ func (c *Config) want(now netdev.VF) netdev.VF {
 	if c.VLAN != nil {
 		now.VLAN = *c.VLAN
 	}
-	if c.MAC != "" {
-		now.MAC = c.MAC
-	}
-	if c.MinTxMbps != nil {
-		now.MinTxMbps, now.MaxTxMbps = *c.MinTxMbps, *c.MaxTxMbps
-	}
-	if c.SpoofCheck != nil {
-		now.SpoofCheck = *c.SpoofCheck
-	}
-	if c.Trust != nil {
-		now.Trust = *c.Trust
-	}
+	now.MAC = cmp.Or(c.MAC, now.MAC)
+	now.MinTxMbps, now.MaxTxMbps = orElse(c.MinTxMbps, now.MinTxMbps), orElse(c.MaxTxMbps, now.MaxTxMbps)
+	now.SpoofCheck, now.Trust = orElse(c.SpoofCheck, now.SpoofCheck), orElse(c.Trust, now.Trust)
 	now.LinkState = cmp.Or(c.LinkState, now.LinkState)
 	return now
+}
+
+func orElse[T any](set *T, unset T) T {
+	if set != nil {
+		return *set
+	}
+	return unset
+}
+
+// asks reports whether the configuration says what a setting of the PF shall be.
+func (c *Config) asks(s netdev.VFSetting) bool {
+	switch s {
+	case netdev.VFTrust:
+		return c.Trust != nil
+	case netdev.VFVLAN:
+		return c.VLAN != nil
+	case netdev.VFMAC:
+		return c.MAC != ""
+	case netdev.VFRate:
+		return c.MinTxMbps != nil || c.MaxTxMbps != nil
+	case netdev.VFSpoofCheck:
+		return c.SpoofCheck != nil
+	case netdev.VFLinkState:
+		return c.LinkState != ""
+	}
+	return false
 }

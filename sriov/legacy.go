@@ -87,7 +87,7 @@ func (c *call) releaseLegacy(ctx context.Context) error {
 		return errors.Join(err, removeLegacy(file))
 	}
 	// From here on it is ours, whatever interrupts us.
-	if err := c.completeLegacy(r); err != nil {
+	if err := c.completeLegacy(ctx, r); err != nil {
 		return err
 	}
 	if err := c.records().Save(string(r.Device), r); err != nil {
@@ -213,7 +213,7 @@ func parseLegacy(data []byte) (*Record, error) {
 }
 
 // completeLegacy adds what sriov-cni does not keep: the VF's number, its device as the kernel names it, and which sandbox and boot it is.
-func (c *call) completeLegacy(r *Record) error {
+func (c *call) completeLegacy(ctx context.Context, r *Record) error {
 	var err error
 	if r.BootID, err = c.Kernel.BootID(); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (c *call) completeLegacy(r *Record) error {
 	if r.Link.Name != "" {
 		r.Parent = device.Parent
 	}
-	now, err := c.Kernel.VF(vf.PFNetDev, vf.Index)
+	now, err := c.settings(ctx, vf)
 	if err != nil {
 		return err
 	}

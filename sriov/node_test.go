@@ -73,7 +73,7 @@ func newNode(t *testing.T) *node {
 func (n *node) newPlugin() *sriov.Plugin {
 	return &sriov.Plugin{
 		Kernel: n.fake, Sysfs: sysfs.From(live{n}), Dir: filepath.Join(n.dir, "records"), LegacyDir: filepath.Join(n.dir, "legacy"),
-		Run: n.ipam.run, Log: slog.New(slog.DiscardHandler), ReturnTimeout: time.Millisecond,
+		DeviceInfoDir: filepath.Join(n.dir, "info"), Run: n.ipam.run, Log: slog.New(slog.DiscardHandler), ReturnTimeout: time.Millisecond,
 	}
 }
 
@@ -192,6 +192,7 @@ type ipam struct {
 	leases map[string]string
 	calls  []string
 	fail   func(command string) error
+	result string // of an ADD; "" for one that is always the same
 }
 
 func (i *ipam) run(_ context.Context, plugin string, _ []byte, environ []string) ([]byte, error) {
@@ -211,6 +212,9 @@ func (i *ipam) run(_ context.Context, plugin string, _ []byte, environ []string)
 	switch command {
 	case "ADD":
 		i.leases[key] = "192.0.2.5/24"
+		if i.result != "" {
+			return []byte(i.result), nil
+		}
 		return []byte(`{"cniVersion":"1.1.0","ips":[{"address":"192.0.2.5/24","gateway":"192.0.2.1"}],"routes":[{"dst":"198.51.100.0/24"}]}`), nil
 	case "DEL":
 		delete(i.leases, key)

@@ -45,7 +45,7 @@ type Links interface {
 	Links(netns string) ([]netdev.Link, error)
 	Link(netns, name string) (netdev.Link, error)
 	SetLink(netns string, s netdev.LinkSetting, to netdev.Link) error
-	MoveLink(from string, index int, to string, m netdev.Move) error
+	MoveLink(from string, index int, to, name string) error
 	LinkEvents(ctx context.Context, netns string) (<-chan struct{}, error)
 }
 
@@ -55,7 +55,9 @@ type Kernel interface {
 	Links
 	Configure(ctx context.Context, netns string, index int, a netdev.Addressing) error
 	Announce(ctx context.Context, netns string, link netdev.Link, a netdev.Addressing) error
+	AwaitDAD(ctx context.Context, netns string, ifNames ...string) error
 	NetNSID(path string) (string, error)
+	NetNSCookie(path string) (uint64, error)
 	BootID() (string, error)
 }
 
@@ -65,6 +67,8 @@ type Plugin struct {
 	Sysfs  *sysfs.FS
 	// Dir holds the records, LegacyDir the state that sriov-cni left.
 	Dir, LegacyDir string
+	// DeviceInfoDir is the only folder in which device-info files are written and removed; "" stands for [DefaultDeviceInfoDir].
+	DeviceInfoDir string
 	// Run runs another CNI plugin, for IPAM: its configuration on stdin, the environment of CNI, and what it printed.
 	Run func(ctx context.Context, plugin string, stdin []byte, environ []string) ([]byte, error)
 	Log *slog.Logger

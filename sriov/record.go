@@ -4,9 +4,12 @@
 package sriov
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"slices"
 
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/record"
@@ -24,6 +27,8 @@ type Record struct {
 	// NetNS is the path of the owner's network namespace, NetNSID which one that was.
 	NetNS   string `json:"netns"`
 	NetNSID string `json:"netnsID"`
+	// NetNSCookie is a number that only that namespace has had in this boot; 0 in older records, and with older kernels.
+	NetNSCookie uint64 `json:"netnsCookie,omitempty"`
 	// BootID is the boot in which all this was true: a VF does not survive its end.
 	BootID string        `json:"bootID"`
 	Device sysfs.Address `json:"device"`
@@ -60,12 +65,31 @@ type Link struct {
 	Up           bool     `json:"up,omitempty"`
 	Promisc      bool     `json:"promisc,omitempty"`
 	AllMulticast bool     `json:"allMulticast,omitempty"`
+	// Traits are nil where nobody looked at them: in older records, and of what sriov-cni had given away.
+	Traits *netdev.Traits `json:"traits,omitempty"`
+	// Programs are the BPF programs that the host had on it.
+	Programs []uint32 `json:"programs,omitempty"`
 }
 
 func linkOf(l netdev.Link) Link {
 	return Link{
 		Name: l.Name, MAC: l.MAC.String(), MTU: l.MTU, AltNames: l.AltNames, Up: l.Up, Promisc: l.Promisc, AllMulticast: l.AllMulticast,
+		Traits: &l.Traits, Programs: l.Programs,
 	}
+}
+
+// on is how an interface that is now shall be, but for its name, to be as the record has it.
+func (l Link) on(now netdev.Link) netdev.Link {
+	now.Up, now.Promisc, now.AllMulticast, now.AltNames = l.Up, l.Promisc, l.AllMulticast, l.AltNames
+	now.MTU = cmp.Or(l.MTU, now.MTU) // sriov-cni did not always keep it
+	if mac, err := net.ParseMAC(l.MAC); err == nil {
+		now.MAC = mac
+	}
+	if l.Traits != nil {
+		now.Traits = *l.Traits
+	}
+	now.Programs = slices.DeleteFunc(slices.Clone(now.Programs), func(id uint32) bool { return !slices.Contains(l.Programs, id) })
+	return now
 }
 
 // validate checks a record that was read from disk, before anything acts on it.

@@ -6,7 +6,9 @@ package sriov_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,8 +183,9 @@ func TestPodThatChangesItsMAC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		link.MAC[5] = 0xee
-		if err = n.fake.SetLink(sandbox, netdev.LinkMAC, link); err != nil {
+		down, up := link, link
+		down.Up, link.MAC = false, net.HardwareAddr{2, 0, 0, 0, 0, 0xee}
+		if err = errors.Join(n.fake.SetLink(sandbox, netdev.LinkUp, down), n.fake.SetLink(sandbox, netdev.LinkMAC, link), n.fake.SetLink(sandbox, netdev.LinkUp, up)); err != nil {
 			t.Fatal(err)
 		}
 		if shown {

@@ -296,18 +296,17 @@ func TestSandboxThatEndedUnderALiveVF(t *testing.T) {
 }
 
 // TestVFThatCanNotBeReached has a VF in a network namespace whose path is gone, but which lives on: DEL must not keep the pod terminating,
-// the VF must not go to another pod, and is put right when it is back.
+// the VF must stay in its VLAN and not go to another pod, and is put right when it is back.
 func TestVFThatCanNotBeReached(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	before := n.state()
 	n.must("ADD", podA(), config(vf0, everything()))
-	where, link, _ := n.fake.Where(vf0)
-	n.fake.SetNetNS(where, nil, nil) // another namespace at that path, without the link
-	n.fake.SetNetNS("/proc/77/ns/net", []netdev.Link{link}, nil)
+	n.fake.Rename(sandbox, "/proc/77/ns/net") // something holds it
+	n.fake.SetNetNS(sandbox, nil, nil)        // another one at that path
 	n.must("DEL", podA(), config(vf0, everything()))
-	if vf, err := n.fake.VF(pf, 0); err != nil || vf.VLAN.ID != 0 {
-		t.Errorf("the PF's settings are %+v, %v", vf, err)
+	if vf, err := n.fake.VF(pf, 0); err != nil || vf.VLAN.ID != 100 || vf.LinkState != netdev.LinkStateDisable {
+		t.Errorf("whoever still has the VF is out of its VLAN, or has a link: %+v, %v", vf, err)
 	}
 	_, err := n.call(t.Context(), "ADD", podB(), config(vf0, nil))
 	wantCode(t, err, types.ErrTryAgainLater, vf0, "lsns")
@@ -612,8 +611,11 @@ func TestCheckNamesWhatHasChanged(t *testing.T) {
 	setLink := func(s netdev.LinkSetting, change func(*netdev.Link)) func(*node) error {
 		return func(n *node) error {
 			link, err := n.fake.Link(sandbox, "net1")
+			down, wasUp := link, link.Up
+			down.Up = false // else its MAC can not be changed
 			change(&link)
-			return errors.Join(err, n.fake.SetLink(sandbox, s, link))
+			link.Up = wasUp && s != netdev.LinkUp && s != netdev.LinkMAC // which the driver would take back
+			return errors.Join(err, n.fake.SetLink(sandbox, netdev.LinkUp, down), n.fake.SetLink(sandbox, s, link), n.fake.SetLink(sandbox, netdev.LinkUp, link))
 		}
 	}
 	for want, change := range map[string]func(*node) error{
@@ -628,11 +630,12 @@ func TestCheckNamesWhatHasChanged(t *testing.T) {
 		"state is down":          setLink(netdev.LinkUp, func(l *netdev.Link) { l.Up = false }),
 		"name is net9": func(n *node) error {
 			link, err := n.fake.Link(sandbox, "net1")
-			return errors.Join(err, n.fake.MoveLink(sandbox, link.Index, sandbox, netdev.Move{Name: "net9"}))
+			link.Up = false // else it can not be renamed
+			return errors.Join(err, n.fake.SetLink(sandbox, netdev.LinkUp, link), n.fake.MoveLink(sandbox, link.Index, sandbox, "net9"))
 		},
 		"is not in sandbox": func(n *node) error {
 			link, err := n.fake.Link(sandbox, "net1")
-			return errors.Join(err, n.fake.MoveLink(sandbox, link.Index, netdev.Host, netdev.Move{Name: "net9"}))
+			return errors.Join(err, n.fake.MoveLink(sandbox, link.Index, netdev.Host, "net9"))
 		},
 		"is not attached to container aaaa": func(n *node) error {
 			_, err := n.call(t.Context(), "DEL", podA(), config(vf0, nil))
@@ -755,7 +758,7 @@ func TestDeviceInfo(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.rdma = []string{"mlx5_2", "mlx5_3"}
-	file := filepath.Join(n.dir, "info", "cni", "fast")
+	file := filepath.Join(n.dir, "info", "some", "fast")
 	conf := config(vf3, map[string]any{"runtimeConfig": map[string]any{"CNIDeviceInfoFile": file, "deviceID": vf0}})
 	n.must("ADD", podA(), conf)
 	data, err := os.ReadFile(file)
@@ -804,10 +807,10 @@ func TestDriverThatTakesAMACLater(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	before := n.state()
-	moves := 0
+	tries := 0
 	n.fake.Fault = func(op string) error {
-		if op == "MoveLink" {
-			if moves++; moves < 3 {
+		if op == "SetLink mac" {
+			if tries++; tries < 3 {
 				return syscall.EADDRNOTAVAIL
 			}
 		}

@@ -4,20 +4,16 @@
 package sriov
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/record"
@@ -54,9 +50,18 @@ func (p *Plugin) undoDevice(ctx context.Context, r *Record) ([]error, error) {
 			return nil, fmt.Errorf("bring VF %s back: %w", r.Device, err)
 		}
 	}
+	if r.Parent != "" && link == nil {
+		away, err := p.away(r.Device)
+		if err != nil {
+			return nil, err
+		}
+		if away {
+			return p.hold(ctx, r)
+		}
+	}
 	var left, errs []error
 	for _, err := range p.restore(ctx, r, link) {
-		if isRefused(err) {
+		if canWait(err) {
 			left = append(left, err)
 		} else {
 			errs = append(errs, err)
@@ -65,20 +70,41 @@ func (p *Plugin) undoDevice(ctx context.Context, r *Record) ([]error, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("restore VF %s: %w", r.Device, errors.Join(append(left, err)...))
 	}
-	if r.Parent != "" && link == nil {
-		away, err := p.away(r.Device)
-		if err != nil {
-			return nil, err
-		}
-		if away {
-			left = append(left, errors.New("its interface is in a network namespace that can not be reached, which something still holds: find the process with `lsns -t net` and end it"))
-		}
+	return left, nil
+}
+
+// hold leaves a VF that somebody still has, in a namespace that can not be reached, in its pod's VLAN with all else that keeps it from others,
+// and takes its link away where the NIC can do that. The rest is done when it is back.
+func (p *Plugin) hold(ctx context.Context, r *Record) ([]error, error) {
+	left := []error{errors.New("its interface is in a network namespace that can not be reached, which something still holds: find the process with `lsns -t net` and end it")}
+	vf, err := p.Sysfs.VF(r.Device)
+	if err != nil {
+		return append(left, err), nil
+	}
+	r.Want.ID, r.Want.LinkState = vf.Index, netdev.LinkStateDisable
+	if err := p.records().Save(string(r.Device), r); err != nil {
+		return nil, fmt.Errorf("record VF %s: %w", r.Device, err)
+	}
+	if err := p.step("hold"); err != nil {
+		return nil, err
+	}
+	if err := p.setOnPF(ctx, vf.PFNetDev, netdev.VFLinkState, r.Want); err != nil {
+		p.Log.Warn("the NIC can not take the link of a VF away that somebody still has", "device", r.Device, "error", err)
 	}
 	return left, nil
 }
 
-// isRefused reports whether a driver has said no, and will as long as nothing else changes: to a rate while the PF has no link, to an MTU
-// above what the PF has by now.
+// errHeld says that something else keeps a part of the VF.
+var errHeld = errors.New("something else holds it")
+
+// canWait reports whether an error of the way back is none that another try by itself would mend, so that a pod need not terminate for ever
+// because of it: a driver that has said no, and will as long as nothing else changes (to a rate while the PF has no link, to an MTU above what
+// the PF has by now); a PF that is not on the host, or tells nothing of the VF any more.
+func canWait(err error) bool {
+	return isRefused(err) || slices.ContainsFunc([]error{errHeld, sysfs.ErrNoUplink, netdev.ErrNoLink, netdev.ErrNoVF, netdev.ErrVFsUntold}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// isRefused reports whether a driver has said no.
 func isRefused(err error) bool {
 	return slices.ContainsFunc([]error{syscall.EINVAL, syscall.EOPNOTSUPP, syscall.EPERM, syscall.EADDRNOTAVAIL}, func(e error) bool { return errors.Is(err, e) })
 }
@@ -125,7 +151,7 @@ func (p *Plugin) away(device sysfs.Address) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return len(d.NetDevs) == 0 && d.Driver != "" && !isUserspace(d.Driver), nil
+	return len(d.NetDevs) == 0 && d.Driver != "" && !d.IsUserspace(), nil
 }
 
 // home finds the interface of a VF, wherever it is, and brings it to the host under its own name. It returns nil when there is none that
@@ -163,7 +189,7 @@ func (p *Plugin) bring(ctx context.Context, link netdev.Link, from string, r *Re
 	if err != nil || (from == netdev.Host && name == link.Name) {
 		return err
 	}
-	if link.Up {
+	if link.Up && from == netdev.Host { // a move to another namespace sets it down; before Linux 6.2 a link that is up is not renamed
 		link.Up = false
 		if err := p.step("home link down"); err != nil {
 			return err
@@ -185,7 +211,7 @@ func (p *Plugin) bring(ctx context.Context, link netdev.Link, from string, r *Re
 		return err
 	}
 	// No more than the name: that something else is refused must not keep it from coming home.
-	return p.Kernel.MoveLink(from, link.Index, netdev.Host, netdev.Move{Name: name})
+	return p.Kernel.MoveLink(from, link.Index, netdev.Host, name)
 }
 
 // freeName is the name that the interface had, unless another one of the host has it now: then the kernel's way out, so that a pod does
@@ -233,7 +259,7 @@ func (p *Plugin) onHost(call context.Context, r *Record) (*netdev.Link, error) {
 				return &link, err
 			}
 		}
-		if d.Driver == "" || isUserspace(d.Driver) {
+		if d.Driver == "" || d.IsUserspace() {
 			return nil, nil
 		}
 		if events == nil {
@@ -252,39 +278,18 @@ func (p *Plugin) onHost(call context.Context, r *Record) (*netdev.Link, error) {
 	}
 }
 
-// restore sets what differs from what was, on the PF and on the interface, if it is on the host. The administrative MAC goes before
-// the interface's own, which drivers else refuse. Trust goes last. It goes on after an error.
+// restore sets back what the plugin set and what its user could, where that differs from what was, on the PF and on the interface, if it is on
+// the host. What others set meanwhile on the PF stays. The administrative MAC goes before the interface's own, which drivers else refuse. Trust
+// goes last. It goes on after an error.
 func (p *Plugin) restore(ctx context.Context, r *Record, link *netdev.Link) []error {
-	vf, err := p.Sysfs.VF(r.Device)
-	if err != nil {
-		return []error{err}
-	}
-	now, err := p.Kernel.VF(vf.PFNetDev, vf.Index)
-	if err != nil {
-		return []error{err}
-	}
-	now.MAC = administrativeMAC(r, now, r.Link.MAC)
 	var errs []error
-	set := func(s netdev.VFSetting) {
-		if r.VF.Same(s, now) {
-			return
-		}
-		err := p.step("restore " + string(s))
-		if err == nil {
-			err = p.setBack(ctx, vf, s, r)
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
+	set, err := p.restorer(ctx, r, &errs)
+	if err != nil {
+		errs = append(errs, err)
 	}
 	for _, s := range slices.Backward(settings()) {
 		if s != netdev.VFTrust {
 			set(s)
-		}
-	}
-	if link != nil && !r.VF.Same(netdev.VFMAC, now) {
-		if err := p.reset(ctx, link); err != nil {
-			errs = append(errs, err)
 		}
 	}
 	if link != nil {
@@ -292,6 +297,36 @@ func (p *Plugin) restore(ctx context.Context, r *Record, link *netdev.Link) []er
 	}
 	set(netdev.VFTrust)
 	return errs
+}
+
+// restorer sets a setting of the PF back.
+func (p *Plugin) restorer(ctx context.Context, r *Record, errs *[]error) (func(netdev.VFSetting), error) {
+	nothing := func(netdev.VFSetting) {}
+	vf, err := p.Sysfs.VF(r.Device)
+	if err != nil {
+		return nothing, err
+	}
+	now, err := p.settings(ctx, vf)
+	if errors.Is(err, netdev.ErrVFsUntold) && r.Want == r.VF {
+		return nothing, nil // and nothing was set
+	}
+	if err != nil {
+		return nothing, err
+	}
+	now.MAC = administrativeMAC(r, now, r.Link.MAC)
+	return func(s netdev.VFSetting) {
+		// The MAC may be of the VF's user, where that is trusted.
+		if r.VF.Same(s, now) || (s != netdev.VFMAC && r.VF.Same(s, r.Want)) {
+			return
+		}
+		err := p.step("restore " + string(s))
+		if err == nil {
+			err = p.setBack(ctx, vf, s, r)
+		}
+		if err != nil {
+			*errs = append(*errs, err)
+		}
+	}, nil
 }
 
 // administrativeMAC is the one that the PF was told. Some PFs (igb) show the one that the VF's driver chose, own, where they were told
@@ -303,9 +338,19 @@ func administrativeMAC(r *Record, now netdev.VF, own string) string {
 	return now.MAC
 }
 
-// setLink sets a part of a link once its driver is not busy with something else.
+// setLink sets a part of a link once its driver is not busy with something else. On the host, a driver that refuses a MAC is reset: it may have
+// yet to learn what its PF has of it.
 func (p *Plugin) setLink(ctx context.Context, netns string, s netdev.LinkSetting, to netdev.Link) error {
-	return settle(ctx, func() error { return p.Kernel.SetLink(netns, s, to) })
+	if s != netdev.LinkMAC || netns != netdev.Host {
+		return settle(ctx, func() error { return p.Kernel.SetLink(netns, s, to) })
+	}
+	return settle(ctx, func() error {
+		err := p.Kernel.SetLink(netns, s, to)
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return errors.Join(err, p.reset(ctx, to))
+		}
+		return err
+	}, syscall.EADDRNOTAVAIL, syscall.EACCES)
 }
 
 // setOnPF has the PF set a part of a VF once its driver is not busy with something else.
@@ -313,23 +358,19 @@ func (p *Plugin) setOnPF(ctx context.Context, pf string, s netdev.VFSetting, to 
 	return settle(ctx, func() error { return p.Kernel.SetVF(pf, s, to) })
 }
 
-// reset has the driver of a VF on the host negotiate with its PF anew, as drivers do when an interface goes down: some (igbvf) learn only
-// then which MAC they have, or may have. The interface is down after it, and link is what it is then.
-func (p *Plugin) reset(ctx context.Context, link *netdev.Link) error {
+// reset has the driver of a VF on the host negotiate with its PF anew, as drivers do when an interface is set up: some (igbvf) learn only
+// then which MAC they have, or may have. The interface is down after it.
+func (p *Plugin) reset(ctx context.Context, link netdev.Link) error {
 	for _, up := range []bool{true, false} {
 		if err := p.step("reset link up=" + strconv.FormatBool(up)); err != nil {
 			return err
 		}
 		link.Up = up
-		if err := p.setLink(ctx, netdev.Host, netdev.LinkUp, *link); err != nil {
+		if err := p.setLink(ctx, netdev.Host, netdev.LinkUp, link); err != nil {
 			return err
 		}
 	}
-	now, err := p.Kernel.Link(netdev.Host, link.Name)
-	if err == nil {
-		*link = now
-	}
-	return err
+	return nil
 }
 
 // setBack restores a setting of the PF. Some drivers (qede) never take back an administrative MAC: the VF's own is the nearest to none, if
@@ -348,63 +389,47 @@ func (p *Plugin) setBack(ctx context.Context, vf *sysfs.VF, s netdev.VFSetting, 
 	return p.setOnPF(ctx, vf.PFNetDev, s, own)
 }
 
-// restoreLink sets what differs of the interface, on the host.
+// restoreLink sets what differs of the interface, on the host: down, what differs, and up if it was.
 func (p *Plugin) restoreLink(ctx context.Context, r *Record, now netdev.Link) []error {
-	mac, _ := net.ParseMAC(r.Link.MAC) // a record's own; nil is none to restore
-	want := now
-	want.MTU = cmp.Or(r.Link.MTU, now.MTU) // sriov-cni did not always keep it
-	want.Promisc, want.AllMulticast, want.AltNames, want.Up = r.Link.Promisc, r.Link.AllMulticast, r.Link.AltNames, r.Link.Up
-	if mac != nil {
-		want.MAC = mac
-	}
+	want := r.Link.on(now)
+	differs := slices.DeleteFunc([]netdev.LinkSetting{
+		netdev.LinkPrograms, netdev.LinkMTU, netdev.LinkMAC, netdev.LinkPromisc, netdev.LinkAllMulticast, netdev.LinkTraits, netdev.LinkAltNames,
+	}, func(s netdev.LinkSetting) bool { return now.Same(s, want) })
 	var errs []error
-	for _, s := range []struct {
-		setting netdev.LinkSetting
-		same    bool
-	}{
-		{netdev.LinkUp, !now.Up || bytes.Equal(now.MAC, want.MAC)}, // down for the change of MAC
-		{netdev.LinkMTU, now.MTU == want.MTU},
-		{netdev.LinkMAC, bytes.Equal(now.MAC, want.MAC)},
-		{netdev.LinkPromisc, now.Promisc == want.Promisc},
-		{netdev.LinkAllMulticast, now.AllMulticast == want.AllMulticast},
-		{netdev.LinkAltNames, slices.Equal(slices.Sorted(slices.Values(now.AltNames)), slices.Sorted(slices.Values(want.AltNames)))},
-	} {
-		if s.same {
-			continue
-		}
-		to := want
-		if s.setting == netdev.LinkUp {
-			to.Up, now.Up = false, false
-		}
-		if err := p.step("restore link " + string(s.setting)); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		var later []error
-		if s.setting == netdev.LinkMAC {
-			later = []error{syscall.EADDRNOTAVAIL, syscall.EACCES} // the PF tells the VF's driver of its new MAC when it likes
-		}
-		err := settle(ctx, func() error { return p.Kernel.SetLink(netdev.Host, s.setting, to) }, later...)
-		if s.setting == netdev.LinkAltNames && errors.Is(err, syscall.EEXIST) {
-			// Another interface may have one of them by now, or udev is at it: nothing depends on them.
-			p.Log.Warn("restore the alternative names", "device", r.Device, "error", err)
-			err = nil
-		}
-		if err != nil {
+	set := func(s netdev.LinkSetting, to netdev.Link) {
+		if err := p.restoreSetting(ctx, r, s, to); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if now.Up == want.Up {
-		return errs
+	to := want
+	to.Up = false
+	if now.Up && len(differs) > 0 {
+		set(netdev.LinkUp, to)
+		now.Up = false
 	}
-	err := p.step("restore link up")
-	if err == nil {
-		err = p.setLink(ctx, netdev.Host, netdev.LinkUp, want)
+	for _, s := range differs {
+		set(s, to)
 	}
-	if err != nil {
-		errs = append(errs, err)
+	if now.Up != want.Up {
+		set(netdev.LinkUp, want)
 	}
 	return errs
+}
+
+func (p *Plugin) restoreSetting(ctx context.Context, r *Record, s netdev.LinkSetting, to netdev.Link) error {
+	if err := p.step("restore link " + string(s)); err != nil {
+		return err
+	}
+	err := p.setLink(ctx, netdev.Host, s, to)
+	switch {
+	case s == netdev.LinkAltNames && errors.Is(err, syscall.EEXIST):
+		// Another interface may have one of them by now, or udev is at it: nothing depends on them.
+		p.Log.Warn("restore the alternative names", "device", r.Device, "error", err)
+		return nil
+	case s == netdev.LinkPrograms && errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("%w: %w: a BPF link that is pinned or that a process has (`bpftool link`)", err, errHeld)
+	}
+	return err
 }
 
 // del takes the VF back (CNI 1.1.0 §2, DEL). A sandbox that has none is a success: DEL may come twice, or for an ADD that never was.
@@ -418,7 +443,7 @@ func (c *call) del(ctx context.Context) error {
 	if cfg.IPAM != "" {
 		errs = append(errs, c.ipamDel(ctx, cfg.IPAM))
 	}
-	errs = append(errs, c.release(ctx, cfg.Device), removeFile(cfg.DeviceInfoFile))
+	errs = append(errs, c.release(ctx, cfg.Device), c.removeDeviceInfo(cfg.DeviceInfoFile))
 	return errors.Join(errs...)
 }
 
@@ -474,18 +499,10 @@ func (p *Plugin) loadOrSetAside(device sysfs.Address) (*Record, error) {
 // tolerantConfig reads of a configuration what DEL and GC need. What else is in it does not matter any more, and what has the wrong type
 // no ADD took.
 func (c *call) tolerantConfig() (*Config, error) {
-	var raw struct {
-		types.PluginConf
-		DeviceID string `json:"deviceID"`
-		Runtime  struct {
-			DeviceID       string `json:"deviceID"`
-			DeviceInfoFile string `json:"CNIDeviceInfoFile"`
-		} `json:"runtimeConfig"`
+	if !json.Valid(c.stdin) {
+		return nil, fmt.Errorf("%w: it is no JSON", ErrInvalid)
 	}
-	err := json.Unmarshal(c.stdin, &raw)
-	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !ok {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
+	raw, _ := decode(c.stdin)
 	cfg := &Config{CNIVersion: cmp.Or(raw.CNIVersion, "0.1.0"), Network: raw.Name, IPAM: raw.IPAM.Type, DeviceInfoFile: raw.Runtime.DeviceInfoFile}
 	// One that is none was never given; what was is found by its owner.
 	cfg.Device, _ = sysfs.ParseAddress(cmp.Or(raw.Runtime.DeviceID, raw.DeviceID))

@@ -40,12 +40,12 @@ func (m *machine) wire() *pod {
 			m.t.Fatal(err)
 		}
 		name := link.Name
-		if err := m.kernel.MoveLink(netdev.Host, link.Index, w.netns, netdev.Move{Name: "wire0"}); err != nil {
+		if err := m.kernel.MoveLink(netdev.Host, link.Index, w.netns, "wire0"); err != nil {
 			m.t.Fatal(err)
 		}
 		m.t.Cleanup(func() {
 			if link, err := m.kernel.Link(w.netns, "wire0"); err == nil {
-				_ = m.kernel.MoveLink(w.netns, link.Index, netdev.Host, netdev.Move{Name: name})
+				_ = m.kernel.MoveLink(w.netns, link.Index, netdev.Host, name)
 			}
 		})
 		w.must("ip", "link", "set", "wire0", "up")

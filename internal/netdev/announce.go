@@ -5,12 +5,92 @@ package netdev
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrNoCarrier says that an interface has no connection yet.
+var ErrNoCarrier = errors.New("the interface has no carrier")
+
+// Announce tells the link's neighbours which MAC has the addresses now, so that those of a former owner's are not used any longer: a
+// gratuitous ARP request for each IPv4 address (RFC 5227 section 3), an unsolicited neighbour advertisement for each IPv6 address (RFC 4861
+// section 7.2.6). It waits for the carrier, as what is sent before is dropped, and before it advertises, for the end of duplicate address
+// detection (RFC 4862 section 5.4, RFC 4429 section 3.3), which takes a second.
+//
+// The error matches [ErrDuplicateAddress] when another node has one of the addresses, [ErrNoCarrier] or [ErrTentative] when ctx ended before
+// all were announced. The kernel by itself announces addresses only when an interface is set up (sysctl arp_notify), or, for IPv6
+// (ndisc_notify), those that are not optimistic.
+func (l *Linux) Announce(ctx context.Context, netnsPath string, link Link, a Addressing) error {
+	if len(a.Addresses) == 0 || len(link.MAC) != 6 {
+		return nil
+	}
+	if err := l.awaitCarrier(ctx, netnsPath, link.Name); err != nil {
+		return err
+	}
+	if err := announce(netnsPath, link, a, netip.Addr.Is4); err != nil || !a.hasIPv6() {
+		return err
+	}
+	if err := l.awaitDAD(ctx, netnsPath, true, link.Name); err != nil {
+		return err
+	}
+	return announce(netnsPath, link, a, netip.Addr.Is6)
+}
+
+// announce sends what announces the addresses of a family.
+func announce(netnsPath string, link Link, a Addressing, isOf func(netip.Addr) bool) error {
+	return inNetNS(netnsPath, func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("socket", err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		var errs []error
+		for _, address := range a.Addresses {
+			ip := address.Prefix.Addr()
+			if !isOf(ip) {
+				continue
+			}
+			packet, to := announcement(link, ip)
+			if err := unix.Sendto(fd, packet, 0, to); err != nil {
+				errs = append(errs, fmt.Errorf("announce %s: %w", ip, os.NewSyscallError("sendto", err)))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// awaitCarrier waits until the link can send.
+func (l *Linux) awaitCarrier(ctx context.Context, netnsPath, name string) error {
+	if link, err := l.Link(netnsPath, name); err != nil || link.Carrier {
+		return err
+	}
+	events, err := l.LinkEvents(ctx, netnsPath)
+	if err != nil {
+		return err
+	}
+	for {
+		link, err := l.Link(netnsPath, name)
+		if err != nil || link.Carrier {
+			return err
+		}
+		if _, ok := <-events; ok {
+			continue
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("interface %s: %w", name, ErrNoCarrier)
+		}
+		if events, err = l.LinkEvents(ctx, netnsPath); err != nil { // some were lost
+			return err
+		}
+	}
+}
 
 // announcement makes the packet that announces an address, and where it goes.
 func announcement(link Link, ip netip.Addr) ([]byte, *unix.SockaddrLinklayer) {

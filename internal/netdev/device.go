@@ -4,16 +4,17 @@
 package netdev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -32,24 +33,18 @@ const (
 	LinkPromisc      LinkSetting = "promisc"
 	LinkAllMulticast LinkSetting = "allMulticast"
 	LinkAltNames     LinkSetting = "altnames"
+	LinkTraits       LinkSetting = "traits"
+	LinkPrograms     LinkSetting = "programs" // all others are detached; none is attached
 )
-
-// Move says how a link shall be in the network namespace that it is moved to.
-type Move struct {
-	Name string
-	// MTU is in bytes; 0 leaves it.
-	MTU int
-	// MAC is left as it is when empty.
-	MAC string
-}
 
 // links is what a mover of devices asks of a kernel, real or fake.
 type links interface {
 	Link(netnsPath, name string) (Link, error)
 	SetLink(netnsPath string, s LinkSetting, to Link) error
-	MoveLink(from string, index int, to string, m Move) error
+	MoveLink(from string, index int, to, name string) error
 	LinkEvents(ctx context.Context, netnsPath string) (<-chan struct{}, error)
 	NetNSID(path string) (string, error)
+	NetNSCookie(path string) (uint64, error)
 }
 
 var (
@@ -65,27 +60,22 @@ func (l *Linux) Link(netnsPath, name string) (Link, error) {
 		return Link{}, err
 	}
 	defer s.Close()
-	found, err := s.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) || (err == nil && found.Attrs().Name != name) {
-		return Link{}, fmt.Errorf("%w: %s", ErrNoLink, name)
-	}
+	found, err := s.linkByName(name)
 	if err != nil {
-		return Link{}, fmt.Errorf("find interface %s: %w", name, err)
+		return Link{}, err
 	}
-	link := linkOf(found.Attrs())
+	link := found.link()
+	err = inNetNS(netnsPath, func() error {
+		link.Programs, err = programsOf(link.Index, found.Attrs().Xdp)
+		return err
+	})
+	if err != nil {
+		return Link{}, fmt.Errorf("interface %s: %w", name, err)
+	}
 	if link.Parent == "" {
 		link.Parent = parents(netnsPath, []string{name})[name]
 	}
 	return link, nil
-}
-
-// linkOf translates all but the addresses.
-func linkOf(a *netlink.LinkAttrs) Link {
-	return Link{
-		Name: a.Name, MAC: a.HardwareAddr, MTU: a.MTU, Index: a.Index, AltNames: slices.Clone(a.AltNames), Parent: a.ParentDev,
-		Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
-		Promisc: a.RawFlags&unix.IFF_PROMISC != 0, AllMulticast: a.RawFlags&unix.IFF_ALLMULTI != 0,
-	}
 }
 
 // parents asks the drivers of interfaces for their devices, where the kernel does not tell by netlink (before Linux 5.14). Interfaces
@@ -118,13 +108,13 @@ func (l *Linux) SetLink(netnsPath string, s LinkSetting, to Link) error {
 		return err
 	}
 	defer h.Close()
-	if err := h.setLink(s, to); err != nil {
+	if err := h.setLink(netnsPath, s, to); err != nil {
 		return fmt.Errorf("set %s of interface %s: %w", s, to.Name, err)
 	}
 	return nil
 }
 
-func (s sandbox) setLink(setting LinkSetting, to Link) error {
+func (s sandbox) setLink(netnsPath string, setting LinkSetting, to Link) error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: to.Index}}
 	either := func(on bool, yes, no func(netlink.Link) error) error {
 		if on {
@@ -145,13 +135,17 @@ func (s sandbox) setLink(setting LinkSetting, to Link) error {
 		return s.LinkSetMTU(link, to.MTU)
 	case LinkAltNames:
 		return s.setAltNames(link, to.AltNames)
+	case LinkTraits:
+		return s.setTraits(to.Index, to.Traits)
+	case LinkPrograms:
+		return inNetNS(netnsPath, func() error { return s.detachPrograms(to.Index, to.Programs) })
 	}
 	return fmt.Errorf("no setting %q", setting)
 }
 
 // setAltNames removes and adds names until they are as wanted.
 func (s sandbox) setAltNames(link netlink.Link, want []string) error {
-	now, err := s.LinkByIndex(link.Attrs().Index)
+	now, err := s.linkByIndex(link.Attrs().Index)
 	if err != nil {
 		return err
 	}
@@ -172,14 +166,14 @@ func (s sandbox) setAltNames(link netlink.Link, want []string) error {
 	return nil
 }
 
-// MoveLink moves a link from one network namespace to another, with a new name, MTU and MAC, in one message (as Linux has done since
-// 2.6.33), so that there is no moment in which it is there half done, for udev or for a crash to find.
+// MoveLink moves a link from one network namespace to another under a new name, in one message (as Linux has done since 2.6.33), so that
+// there is no moment in which it is there half done, for udev or for a crash to find. It is down afterwards.
 //
 // It is not atomic when it fails: the kernel moves first, and what it refuses then (a name that is taken: EEXIST) leaves the link moved,
 // under its old name. The caller has to look for it in both. Like `ip -n FROM link set dev NAME netns TO name NAME`.
-func (l *Linux) MoveLink(from string, index int, to string, m Move) error {
-	if err := moveLink(from, index, to, m); err != nil {
-		return fmt.Errorf("move interface to %s as %s: %w", placeOf(to), m.Name, err)
+func (l *Linux) MoveLink(from string, index int, to, name string) error {
+	if err := moveLink(from, index, to, name); err != nil {
+		return fmt.Errorf("move interface to %s as %s: %w", placeOf(to), name, err)
 	}
 	return nil
 }
@@ -191,14 +185,8 @@ func placeOf(netnsPath string) string {
 	return "sandbox " + netnsPath
 }
 
-func moveLink(from string, index int, to string, m Move) error {
-	var mac net.HardwareAddr
-	if m.MAC != "" {
-		var err error
-		if mac, err = net.ParseMAC(m.MAC); err != nil {
-			return err
-		}
-	}
+// moveLink makes the message itself: the library's names a kind of link, for which the kernel may load a module each time.
+func moveLink(from string, index int, to, name string) error {
 	s, err := openSandbox(from)
 	if err != nil {
 		return err
@@ -209,10 +197,11 @@ func moveLink(from string, index int, to string, m Move) error {
 		return fmt.Errorf("open sandbox: %w", err)
 	}
 	defer func() { _ = target.Close() }()
-	return s.LinkModify(&netlink.Device{LinkAttrs: netlink.LinkAttrs{
-		Index: index, Name: m.Name, MTU: m.MTU, HardwareAddr: mac, Namespace: netlink.NsFd(int(target.Fd())),
-		TxQLen: -1, // 0 would set it
-	}})
+	req := s.linkRequest(unix.RTM_SETLINK, index,
+		nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(target.Fd()))), //nolint:gosec // a descriptor
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	_, err = req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // pathOf is where a network namespace can be opened.
@@ -249,7 +238,8 @@ func (l *Linux) LinkEvents(ctx context.Context, netnsPath string) (<-chan struct
 	return events, nil
 }
 
-// NetNSID identifies the network namespace at path among all that live now: a path may be used again. The error matches
+// NetNSID identifies the network namespace at path among all that live now: a path may be used again. See [Linux.NetNSCookie] for all of a
+// boot. The error matches
 // [fs.ErrNotExist] when there is none at path.
 func (l *Linux) NetNSID(path string) (string, error) {
 	is, err := l.IsNetNS(path)
@@ -261,6 +251,24 @@ func (l *Linux) NetNSID(path string) (string, error) {
 		return "", &fs.PathError{Op: "identify network namespace", Path: path, Err: fs.ErrNotExist}
 	}
 	return strconv.FormatUint(stat.Dev, 10) + ":" + strconv.FormatUint(stat.Ino, 10), nil
+}
+
+// NetNSCookie is a number that the kernel gives a network namespace, and in one boot no other one (Linux 5.14; before, it is 0). The inode
+// that [Linux.NetNSID] tells is used again. The error matches [fs.ErrNotExist] when there is none at path.
+func (l *Linux) NetNSCookie(path string) (uint64, error) {
+	if is, err := l.IsNetNS(path); err != nil || !is {
+		return 0, cmp.Or(err, error(&fs.PathError{Op: "identify network namespace", Path: path, Err: fs.ErrNotExist}))
+	}
+	s, err := openSandbox(path)
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	cookie, err := unix.GetsockoptUint64(s.socket.Socket.GetFd(), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return 0, nil
+	}
+	return cookie, os.NewSyscallError("getsockopt", err)
 }
 
 // inNetNS runs f on a thread of its own in the network namespace.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,7 +30,8 @@ type mover interface {
 	Links(netns string) ([]netdev.Link, error)
 	Link(netns, name string) (netdev.Link, error)
 	SetLink(netns string, s netdev.LinkSetting, to netdev.Link) error
-	MoveLink(from string, index int, to string, m netdev.Move) error
+	MoveLink(from string, index int, to, name string) error
+	NetNSCookie(path string) (uint64, error)
 	NetNSID(path string) (string, error)
 }
 
@@ -96,32 +98,30 @@ func names(t *testing.T, s stage, netns string) []string {
 // TestMoveLink holds the fake to what the kernel does, above all to what it leaves when it fails.
 func TestMoveLink(t *testing.T) {
 	t.Parallel()
-	const mac = "02:00:00:00:00:99"
 	for name, tc := range map[string]struct {
 		there    []occupant
 		altNames []string // of the link that moves
-		move     netdev.Move
 		want     error
 		// wantHost and wantTarget are the names afterwards.
 		wantHost, wantTarget []string
 	}{
-		"name, MTU and MAC are set on the way": {
-			move: netdev.Move{Name: "net1", MTU: 1400, MAC: mac}, wantTarget: []string{"net1"},
+		"it is called as it shall be at once": {
+			wantTarget: []string{"net1"},
 		},
 		"its old name may be taken in the target": {
-			there: []occupant{{name: "vf0"}}, move: netdev.Move{Name: "net1", MTU: 1400, MAC: mac}, wantTarget: []string{"net1", "vf0"},
+			there: []occupant{{name: "vf0"}}, wantTarget: []string{"net1", "vf0"},
 		},
 		"a new name that is taken fails it, and it has moved": {
-			there: []occupant{{name: "net1"}}, move: netdev.Move{Name: "net1"}, want: syscall.EEXIST, wantTarget: []string{"net1", "vf0"},
+			there: []occupant{{name: "net1"}}, want: syscall.EEXIST, wantTarget: []string{"net1", "vf0"},
 		},
 		"a new name that is another's alternative one fails it, and it has moved": {
-			there: []occupant{{name: "eth7", altNames: []string{"net1"}}}, move: netdev.Move{Name: "net1"}, want: syscall.EEXIST, wantTarget: []string{"eth7", "vf0"},
+			there: []occupant{{name: "eth7", altNames: []string{"net1"}}}, want: syscall.EEXIST, wantTarget: []string{"eth7", "vf0"},
 		},
 		"old and new name taken: it stays": {
-			there: []occupant{{name: "vf0"}, {name: "net1"}}, move: netdev.Move{Name: "net1"}, want: syscall.EEXIST, wantHost: []string{"vf0"}, wantTarget: []string{"net1", "vf0"},
+			there: []occupant{{name: "vf0"}, {name: "net1"}}, want: syscall.EEXIST, wantHost: []string{"vf0"}, wantTarget: []string{"net1", "vf0"},
 		},
 		"an alternative name of its own that is taken: it stays": {
-			there: []occupant{{name: "long"}}, altNames: []string{"long"}, move: netdev.Move{Name: "net1"}, want: syscall.EEXIST, wantHost: []string{"vf0"}, wantTarget: []string{"long"},
+			there: []occupant{{name: "long"}}, altNames: []string{"long"}, want: syscall.EEXIST, wantHost: []string{"vf0"}, wantTarget: []string{"long"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestMoveLink(t *testing.T) {
 						t.Fatalf("%s: %v", kernel, err)
 					}
 				}
-				err := s.kernel.MoveLink(s.host, link.Index, s.target, tc.move)
+				err := s.kernel.MoveLink(s.host, link.Index, s.target, "net1")
 				if !errors.Is(err, tc.want) {
 					t.Fatalf("%s: got %v, want %v", kernel, err, tc.want)
 				}
@@ -146,7 +146,7 @@ func TestMoveLink(t *testing.T) {
 					continue
 				}
 				moved := mustLink(t, s, s.target, "net1")
-				if moved.MTU != 1400 || moved.MAC.String() != mac || moved.Up {
+				if moved.MTU != link.MTU || moved.MAC.String() != link.MAC.String() || moved.Up {
 					t.Errorf("%s: moved link is %+v", kernel, moved)
 				}
 			}
@@ -161,13 +161,27 @@ func TestSetLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	for kernel, s := range stages(t, nil) {
+		down := mustLink(t, s, s.host, "vf0")
+		down.Up = false
+		if err := s.kernel.SetLink(s.host, netdev.LinkUp, down); err != nil { // many drivers take no MAC while it is up
+			t.Fatal(err)
+		}
+		before := mustLink(t, s, s.host, "vf0")
 		for _, on := range []bool{true, false} {
 			want := mustLink(t, s, s.host, "vf0")
-			want.Up, want.Promisc, want.AllMulticast, want.MTU, want.MAC, want.AltNames = on, on, on, 1300, mac, nil
+			want.Up, want.Promisc, want.AllMulticast, want.MTU, want.MAC, want.AltNames, want.Traits = on, on, on, 1300, mac, nil, before.Traits
 			if on {
 				want.AltNames = []string{"enp1s0f0v0", "storage"}
+				want.Traits = netdev.Traits{
+					Flags: unix.IFF_NOARP, TxQueueLen: 7, Mode: 1, GSOMaxSize: 2000, GSOMaxSegs: 3, GROMaxSize: 4000, GSOIPv4MaxSize: 5000,
+					GROIPv4MaxSize: 6000, Alias: "left by a pod", Group: 77,
+				}
 			}
-			for _, setting := range []netdev.LinkSetting{netdev.LinkUp, netdev.LinkPromisc, netdev.LinkAllMulticast, netdev.LinkMTU, netdev.LinkMAC, netdev.LinkAltNames} {
+			settings := []netdev.LinkSetting{netdev.LinkPromisc, netdev.LinkAllMulticast, netdev.LinkMTU, netdev.LinkMAC, netdev.LinkAltNames, netdev.LinkTraits, netdev.LinkUp}
+			if !on {
+				slices.Reverse(settings) // it is up
+			}
+			for _, setting := range settings {
 				if err := s.kernel.SetLink(s.host, setting, want); err != nil {
 					t.Fatalf("%s: %v", kernel, err)
 				}
@@ -214,6 +228,45 @@ func TestNetNSIDTellsNamespacesApart(t *testing.T) {
 	}
 }
 
+// TestNetNSCookieIsOfOneNamespaceOnly makes and ends namespaces until the kernel uses an inode again.
+func TestNetNSCookieIsOfOneNamespaceOnly(t *testing.T) {
+	t.Parallel()
+	testenv.RequireRoot(t)
+	l := netdev.NewLinux()
+	path := filepath.Join(t.TempDir(), "pod")
+	inodes, cookies := map[string]int{}, map[uint64]int{}
+	for range 100 {
+		if err := l.CreateNetNS(path); err != nil {
+			t.Fatal(err)
+		}
+		id, err := l.NetNSID(path)
+		cookie, cookieErr := l.NetNSCookie(path)
+		if err = errors.Join(err, cookieErr, l.DeleteNetNS(path)); err != nil {
+			t.Fatal(err)
+		}
+		inodes[id]++
+		cookies[cookie]++
+	}
+	t.Logf("100 namespaces had %d inodes and %d cookies", len(inodes), len(cookies))
+	if len(cookies) != 100 {
+		t.Errorf("100 namespaces had %d cookies", len(cookies))
+	}
+	if _, err := l.NetNSCookie(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v for no namespace, want ErrNotExist", err)
+	}
+	f := &netdev.Fake{}
+	f.SetNetNS(path, nil, nil)
+	first, _ := f.NetNSID(path)
+	cookie, _ := f.NetNSCookie(path)
+	f.SetNetNS(path, nil, nil)
+	if again, _ := f.NetNSID(path); again != first {
+		t.Errorf("the fake uses no inode again, as the kernel does: %s, %s", first, again)
+	}
+	if again, _ := f.NetNSCookie(path); again == cookie {
+		t.Error("the fake uses a cookie again, as no kernel does")
+	}
+}
+
 func TestDevicesOfANamespaceThatEndsGoBackToTheHost(t *testing.T) {
 	t.Parallel()
 	f := &netdev.Fake{}
@@ -238,8 +291,8 @@ func TestVFOfALinkThatHasNone(t *testing.T) {
 	t.Parallel()
 	testenv.RequireRoot(t)
 	l := netdev.NewLinux()
-	if _, err := l.VF("lo", 0); !errors.Is(err, netdev.ErrNoVF) {
-		t.Errorf("got %v, want ErrNoVF", err)
+	if _, err := l.VF("lo", 0); !errors.Is(err, netdev.ErrVFsUntold) {
+		t.Errorf("got %v, want ErrVFsUntold", err)
 	}
 	if _, err := l.VF("nonesuch", 0); !errors.Is(err, netdev.ErrNoLink) {
 		t.Errorf("got %v, want ErrNoLink", err)
@@ -307,17 +360,10 @@ func TestConfigureAndAnnounce(t *testing.T) {
 	if err := l.Announce(t.Context(), sandbox, link, a); err != nil {
 		t.Fatal(err)
 	}
-	heard := map[uint16]bool{}
-	for !heard[unix.ETH_P_ARP] || !heard[unix.ETH_P_IPV6] {
+	for {
 		frame, from := frames(t)
-		if from != link.MAC.String() {
-			continue
-		}
-		switch {
-		case frame.protocol == unix.ETH_P_ARP && cmp.Equal(frame.payload[14:18], []byte{192, 0, 2, 5}):
-			heard[unix.ETH_P_ARP] = true
-		case frame.protocol == unix.ETH_P_IPV6 && len(frame.payload) >= 72 && frame.payload[40] == 136 && frame.payload[44] == 0x20:
-			heard[unix.ETH_P_IPV6] = true // an advertisement with the override flag alone: the kernel's own would be solicited
+		if from == link.MAC.String() && frame.protocol == unix.ETH_P_ARP && cmp.Equal(frame.payload[14:18], []byte{192, 0, 2, 5}) {
+			return
 		}
 	}
 }
@@ -361,8 +407,8 @@ func TestLinksOfTheHostHaveTheirDevices(t *testing.T) {
 	}
 }
 
-// TestConfigureLeavesTheRoutesOfOthers has a pod whose eth0 has the default route, and an IPAM that gives net1 one too, as the reference
-// plugins let it.
+// TestConfigureLeavesTheRoutesOfOthers has a pod whose eth0 has the default route, and an IPAM that gives net1 one too: it is there for whom
+// asks for the interface, and takes no packet of eth0's.
 func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
@@ -393,5 +439,10 @@ func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
 	want := map[string]int{"IPv4 eth0": 1, "IPv4 net1": 1, "IPv6 eth0": 1, "IPv6 net1": 1}
 	if diff := cmp.Diff(want, has); diff != "" {
 		t.Errorf("default routes (-want +got):\n%s", diff)
+	}
+	for _, far := range []string{"8.8.8.8", "2001:db8:ffff::1", "2001:db8:ffff::2", "2001:db8:ffff::3", "2001:db8:ffff::4"} { // IPv6 spreads by address
+		if index, _ := p.wayTo(t, far); index != p.eth0 {
+			t.Errorf("packets to %s leave by interface %d, want eth0, %d", far, index, p.eth0)
+		}
 	}
 }

@@ -31,15 +31,18 @@ type Fake struct {
 
 	mu         sync.Mutex
 	namespaces map[string]namespace
-	made       int // namespaces so far
+	made       uint64 // namespaces so far
+	announced  []string
 	pfs        map[string][]FakeVF
 	watchers   []chan struct{}
 }
 
 type namespace struct {
-	id     int
+	id     int // as an inode: the lowest that is free
+	cookie uint64
 	links  []Link
-	routes []Route
+	routes []Route // default routes of the main table
+	others []fakeRoute
 }
 
 // SetNetNS puts a network namespace at path, in place of one that is there.
@@ -50,8 +53,30 @@ func (f *Fake) SetNetNS(path string, links []Link, routes []Route) {
 		f.namespaces = map[string]namespace{}
 	}
 	f.made++
-	f.namespaces[path] = namespace{id: f.made, links: copyLinks(links), routes: slices.Clone(routes)}
+	delete(f.namespaces, path)
+	f.namespaces[path] = namespace{id: f.freeID(), cookie: f.made, links: copyLinks(links), routes: slices.Clone(routes)}
 	f.notify()
+}
+
+// Rename puts the network namespace at one path to another one, as what holds a namespace whose first path is gone.
+func (f *Fake) Rename(from, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.namespaces[to] = f.namespaces[from]
+	delete(f.namespaces, from)
+}
+
+// freeID is the number of a new namespace. The kernel too uses those of former ones again.
+func (f *Fake) freeID() int {
+	for id := 1; ; id++ {
+		isFree := true
+		for _, ns := range f.namespaces {
+			isFree = isFree && ns.id != id
+		}
+		if isFree {
+			return id
+		}
+	}
 }
 
 // DeleteNetNS removes the network namespace at path, with all that is in it. Its devices go back to the host.
@@ -169,6 +194,9 @@ func (f *Fake) String() string {
 		for _, r := range ns.sortedRoutes() {
 			r.print(&b)
 		}
+		for _, r := range ns.others {
+			fmt.Fprintf(&b, "%s\n", r)
+		}
 	}
 	for _, pf := range slices.Sorted(maps.Keys(f.pfs)) {
 		fmt.Fprintf(&b, "# ip link show %s\n", pf)
@@ -197,7 +225,8 @@ func (f *Fake) open(op, path string) (namespace, error) {
 	if !ok {
 		return namespace{}, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
-	return namespace{id: ns.id, links: copyLinks(ns.links), routes: slices.Clone(ns.routes)}, nil
+	ns.links, ns.routes, ns.others = copyLinks(ns.links), slices.Clone(ns.routes), slices.Clone(ns.others)
+	return ns, nil
 }
 
 // sortedRoutes lists the routes of IPv4 first.
@@ -246,6 +275,9 @@ func (l Link) print(b *strings.Builder) {
 	if len(l.MAC) > 0 {
 		fmt.Fprintf(b, "    link %s\n", l.MAC)
 	}
+	if l.Traits != (Traits{}) || len(l.Programs) > 0 {
+		fmt.Fprintf(b, "    traits %+v programs %v\n", l.Traits, l.Programs)
+	}
 	for _, a := range l.Addrs {
 		word := "inet"
 		if a.Addr().Is6() {
@@ -268,6 +300,7 @@ func copyLinks(links []Link) []Link {
 	copied := slices.Clone(links)
 	for i, l := range copied {
 		copied[i].MAC, copied[i].Addrs, copied[i].AltNames = slices.Clone(l.MAC), slices.Clone(l.Addrs), slices.Clone(l.AltNames)
+		copied[i].Programs = slices.Clone(l.Programs)
 	}
 	return copied
 }

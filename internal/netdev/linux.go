@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -67,7 +68,7 @@ func (l *Linux) Links(netnsPath string) ([]Link, error) {
 		return nil, err
 	}
 	defer s.Close()
-	found, err := dump(s.LinkList)
+	found, err := s.listLinks()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces of sandbox %s: %w", netnsPath, err)
 	}
@@ -79,7 +80,7 @@ func (l *Linux) Links(netnsPath string) ([]Link, error) {
 	links := make([]Link, 0, len(found))
 	var unknown []string
 	for _, each := range found {
-		link := linkOf(each.Attrs())
+		link := each.link()
 		link.Addrs = addressesOf(link.Index, addrs)
 		links = append(links, link)
 		if link.Parent == "" && link.Name != "lo" && each.Type() == "device" {
@@ -110,9 +111,16 @@ func (l *Linux) BootID() (string, error) {
 	return id, nil
 }
 
-// sandbox is a netlink socket in a network namespace.
+// sandbox is a pair of netlink sockets in a network namespace: the library's, and one for what the library does in another way.
 type sandbox struct {
 	*netlink.Handle
+	socket *nl.SocketHandle
+}
+
+// Close closes both sockets.
+func (s sandbox) Close() {
+	s.Handle.Close()
+	s.socket.Close()
 }
 
 // openSandbox opens a sandbox, for the caller to close.
@@ -127,7 +135,12 @@ func openSandbox(netnsPath string) (sandbox, error) {
 	if err != nil {
 		return sandbox{}, fmt.Errorf("open netlink in sandbox %s: %w", netnsPath, err)
 	}
-	return sandbox{Handle: h}, nil
+	socket, err := nl.GetNetlinkSocketAt(netns.NsHandle(f.Fd()), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		h.Close()
+		return sandbox{}, fmt.Errorf("open netlink in sandbox %s: %w", netnsPath, err)
+	}
+	return sandbox{Handle: h, socket: &nl.SocketHandle{Socket: socket}}, nil
 }
 
 // errNotNetNS marks a path that is something else than a network namespace.

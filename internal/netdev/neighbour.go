@@ -49,13 +49,9 @@ func (l *Linux) Neighbours(netnsPath string) ([]Neighbour, error) {
 }
 
 func (s sandbox) neighbours() ([]Neighbour, error) {
-	links, err := dump(s.LinkList)
+	names, err := s.linkNames()
 	if err != nil {
 		return nil, err
-	}
-	names := make(map[int]string, len(links))
-	for _, link := range links {
-		names[link.Attrs().Index] = link.Attrs().Name
 	}
 	entries, err := dump(func() ([]netlink.Neigh, error) { return s.NeighList(0, unix.AF_UNSPEC) })
 	if err != nil {
@@ -99,7 +95,7 @@ func (l *Linux) Resolve(ctx context.Context, netnsPath, ifName string, address n
 }
 
 func (s sandbox) resolve(ctx context.Context, ifName string, address netip.Addr) (NeighbourState, error) {
-	link, err := s.LinkByName(ifName)
+	link, err := s.linkByName(ifName)
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,7 @@
 package netdev
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,8 @@ type Link struct {
 	// MTU is in bytes.
 	MTU   int
 	Index int
+	// Master is the index of the bond or bridge that it is a port of, 0 for none.
+	Master int
 	// Addrs are all addresses, of both families, link-local ones included, in the kernel's order.
 	Addrs []netip.Prefix
 	// AltNames are its alternative names: they share a namespace's names with those of all links.
@@ -71,6 +74,32 @@ type Link struct {
 	Carrier bool
 	// Promisc and AllMulticast are set when somebody wants all frames, or all multicast frames.
 	Promisc, AllMulticast bool
+	Traits                Traits
+	// Programs are the IDs of the BPF programs that see its packets (XDP, TCX), sorted. [Linux.Links] leaves them out.
+	Programs []uint32
+}
+
+// Same reports whether l and other agree in a setting.
+func (l Link) Same(s LinkSetting, other Link) bool {
+	switch s {
+	case LinkUp:
+		return l.Up == other.Up
+	case LinkMAC:
+		return bytes.Equal(l.MAC, other.MAC)
+	case LinkMTU:
+		return l.MTU == other.MTU
+	case LinkPromisc:
+		return l.Promisc == other.Promisc
+	case LinkAllMulticast:
+		return l.AllMulticast == other.AllMulticast
+	case LinkAltNames:
+		return slices.Equal(slices.Sorted(slices.Values(l.AltNames)), slices.Sorted(slices.Values(other.AltNames)))
+	case LinkTraits:
+		return l.Traits == other.Traits
+	case LinkPrograms:
+		return slices.Equal(l.Programs, other.Programs)
+	}
+	return false
 }
 
 // devices is what Linux and Fake have in common. Users declare the part that they need themselves.

@@ -302,7 +302,7 @@ func TestLinksShowWhatIsInTheSandbox(t *testing.T) {
 		}
 	}
 	opts := cmp.Options{
-		cmpopts.IgnoreFields(netdev.Link{}, "Index"), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmpopts.IgnoreFields(netdev.Link{}, "Index", "Traits"), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		// Of the kernel's own making: the link-local address, and net1's MAC, which is random.
 		cmpopts.IgnoreSliceElements(isLinkLocal), cmpopts.EquateEmpty(),
 		cmp.FilterPath(func(p cmp.Path) bool { return p.String() == "MAC" }, cmp.Comparer(func(a, b net.HardwareAddr) bool { return len(a) == 0 || len(b) == 0 || string(a) == string(b) })),

@@ -45,12 +45,12 @@ func (l *Linux) setDefaultRoutes(ctx context.Context, netnsPath string, r Defaul
 		return err
 	}
 	defer s.Close()
-	link, err := s.LinkByName(r.IfName)
-	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+	link, err := s.linkByName(r.IfName)
+	if errors.Is(err, ErrNoLink) {
 		return errNoLink(r.IfName)
 	}
 	if err != nil {
-		return fmt.Errorf("find interface %s: %w", r.IfName, err)
+		return err
 	}
 	before, err := s.defaultRoutes(r.families())
 	if err != nil {
@@ -77,21 +77,17 @@ func (l *Linux) DefaultRoutes(netnsPath string) ([]Route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list default routes of sandbox %s: %w", netnsPath, err)
 	}
-	links, err := dump(s.LinkList)
+	names, err := s.linkNames()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces of sandbox %s: %w", netnsPath, err)
-	}
-	names := make(map[int]string, len(links))
-	for _, link := range links {
-		names[link.Attrs().Index] = link.Attrs().Name
 	}
 	var routes []Route
 	for _, route := range found {
 		if route.Type != unix.RTN_UNICAST {
 			continue // An "unreachable default" leads nowhere.
 		}
-		for _, hop := range nextHops(route) {
-			routes = append(routes, Route{IfName: names[hop.LinkIndex], Gateway: gatewayOf(hop), Family: familyOf(route)})
+		for _, hop := range nextHops(route.Route) {
+			routes = append(routes, Route{IfName: names[hop.LinkIndex], Gateway: gatewayOf(hop), Family: familyOf(route.Route)})
 		}
 	}
 	return routes, nil
@@ -134,23 +130,23 @@ func (s sandbox) takeOver(link *netlink.LinkAttrs, r DefaultRoutes) error {
 
 // change is what becomes of one default route.
 type change struct {
-	old netlink.Route
+	old defaultRoute
 	// rest are the next hops that it keeps; nil removes it.
 	rest []*netlink.NexthopInfo
 }
 
 // plan says what has to change until the default routes found are those that r asks for, where those of r.Gateways have been set.
-func plan(found []netlink.Route, index int, r DefaultRoutes) []change {
+func plan(found []defaultRoute, index int, r DefaultRoutes) []change {
 	var changes []change
 	for _, old := range found {
-		family := familyOf(old)
+		family := familyOf(old.Route)
 		if gateway, ok := r.Gateways[family]; ok {
-			if !isSame(old, *defaultVia(family, gateway, index)) {
+			if !isSame(old.Route, *defaultVia(family, gateway, index)) {
 				changes = append(changes, change{old: old})
 			}
 			continue
 		}
-		hops := nextHops(old)
+		hops := nextHops(old.Route)
 		own := slices.DeleteFunc(slices.Clone(hops), func(hop *netlink.NexthopInfo) bool { return hop.LinkIndex != index })
 		if len(own) < len(hops) {
 			changes = append(changes, change{old: old, rest: own})
@@ -162,7 +158,7 @@ func plan(found []netlink.Route, index int, r DefaultRoutes) []change {
 // apply does one change of a plan.
 func (s sandbox) apply(c change) error {
 	if len(c.rest) > 0 {
-		reduced := writable(c.old)
+		reduced := writable(c.old.Route)
 		reduced.MultiPath = c.rest
 		if len(c.rest) == 1 {
 			hop := c.rest[0]
@@ -175,51 +171,85 @@ func (s sandbox) apply(c change) error {
 		return nil
 	}
 	// ESRCH: gone by itself, as a learned one may when it expires.
-	if err := s.RouteDel(selector(c.old)); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := s.removeRoute(c.old); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("remove default route %s: %w", c.old, err)
 	}
 	return nil
 }
 
 // restore puts the default routes of some families back. It tries all, and returns what it could not do.
-func (s sandbox) restore(before []netlink.Route, families []Family) error {
+func (s sandbox) restore(before []defaultRoute, families []Family) error {
 	now, err := s.defaultRoutes(families)
 	if err != nil {
 		return err
 	}
-	missingFrom := func(routes []netlink.Route) func(netlink.Route) bool {
-		return func(r netlink.Route) bool { return !slices.ContainsFunc(routes, r.Equal) }
+	missingFrom := func(routes []defaultRoute) func(defaultRoute) bool {
+		return func(r defaultRoute) bool {
+			return !slices.ContainsFunc(routes, func(o defaultRoute) bool { return r.Equal(o.Route) && r.nexthop == o.nexthop })
+		}
 	}
 	var errs []error
 	for _, r := range now {
 		if missingFrom(before)(r) {
-			errs = append(errs, s.RouteDel(selector(r)))
+			errs = append(errs, s.removeRoute(r))
 		}
 	}
 	for _, r := range before {
 		if missingFrom(now)(r) {
-			errs = append(errs, s.RouteAppend(&r))
+			errs = append(errs, s.putBack(r))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// defaultRoutes lists the default routes of some families in the main table, in a form that can be written back.
-func (s sandbox) defaultRoutes(families []Family) ([]netlink.Route, error) {
-	var defaults []netlink.Route
+// defaultRoute is a listed default route, in a form that can be written back.
+type defaultRoute struct {
+	netlink.Route
+	// nexthop is the nexthop object (Linux 5.3) that it leads to, 0 for none.
+	nexthop uint32
+	// message is the kernel's own, with all that the library's form leaves out.
+	message []byte
+}
+
+// defaultRoutes lists the default routes of some families in the main table.
+func (s sandbox) defaultRoutes(families []Family) ([]defaultRoute, error) {
+	var defaults []defaultRoute
 	for _, f := range families {
-		// The library leaves the other tables out.
-		routes, err := dump(func() ([]netlink.Route, error) { return s.RouteList(nil, rtFamily(f)) })
+		found, err := s.defaultRoutesOf(f)
 		if err != nil {
 			return nil, fmt.Errorf("list %s routes: %w", f, err)
 		}
-		for _, r := range routes {
-			if isDefault(r) {
-				defaults = append(defaults, writable(r))
-			}
-		}
+		defaults = append(defaults, found...)
 	}
 	return defaults, nil
+}
+
+func (s sandbox) defaultRoutesOf(f Family) ([]defaultRoute, error) {
+	for range maxDumps {
+		// The library leaves the other tables out.
+		routes, err := dump(func() ([]netlink.Route, error) { return s.RouteList(nil, rtFamily(f)) })
+		if err != nil {
+			return nil, err
+		}
+		routes = slices.DeleteFunc(routes, func(r netlink.Route) bool { return !isDefault(r) })
+		messages, err := s.routeMessages(f)
+		if err != nil {
+			return nil, err
+		}
+		isOf := func(r netlink.Route, m routeMessage) bool {
+			return r.Priority == int(m.priority) && r.Protocol == netlink.RouteProtocol(m.protocol) && r.Gw.Equal(m.gateway)
+		}
+		// Else they changed between both listings.
+		if !slices.EqualFunc(routes, messages, isOf) {
+			continue
+		}
+		defaults := make([]defaultRoute, 0, len(routes))
+		for i, r := range routes {
+			defaults = append(defaults, defaultRoute{Route: writable(r), nexthop: messages[i].nexthop, message: messages[i].whole})
+		}
+		return defaults, nil
+	}
+	return nil, netlink.ErrDumpInterrupted
 }
 
 // isDefault recognises a default route. The library shows its destination as nil up to version 1.3.0 and as 0.0.0.0/0 or ::/0

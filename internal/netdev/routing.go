@@ -78,13 +78,9 @@ func (l *Linux) Routing(netnsPath string) (*Routing, error) {
 }
 
 func (s sandbox) routing() (*Routing, error) {
-	links, err := dump(s.LinkList)
+	names, err := s.linkNames()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	names := make(map[int]string, len(links))
-	for _, link := range links {
-		names[link.Attrs().Index] = link.Attrs().Name
 	}
 	r := &Routing{}
 	for _, family := range []Family{IPv4, IPv6} {
@@ -116,19 +112,23 @@ func (s sandbox) routing() (*Routing, error) {
 }
 
 func pathsOf(family Family, route netlink.Route, names map[int]string) []Path {
-	destination := netip.PrefixFrom(unspecified(family), 0)
-	if !isDefault(route) {
-		addr, _ := toAddr(route.Dst.IP)
-		bits, _ := route.Dst.Mask.Size()
-		destination = netip.PrefixFrom(addr, bits)
-	}
 	var paths []Path
 	for _, hop := range nextHops(route) {
 		paths = append(paths, Path{
-			IfName: names[hop.LinkIndex], Destination: destination, Gateway: gatewayOf(hop), Table: route.Table, Metric: route.Priority,
+			IfName: names[hop.LinkIndex], Destination: destinationOf(family, route), Gateway: gatewayOf(hop), Table: route.Table, Metric: route.Priority,
 		})
 	}
 	return paths
+}
+
+// destinationOf is 0.0.0.0/0 or ::/0 for a default route, in whatever form it comes.
+func destinationOf(family Family, route netlink.Route) netip.Prefix {
+	if isDefault(route) {
+		return netip.PrefixFrom(unspecified(family), 0)
+	}
+	addr, _ := toAddr(route.Dst.IP)
+	bits, _ := route.Dst.Mask.Size()
+	return netip.PrefixFrom(addr, bits)
 }
 
 func ruleOf(family Family, rule netlink.Rule) Rule {

@@ -34,7 +34,7 @@ func (l *Linux) LinkStats(netnsPath string) ([]LinkStats, error) {
 		return nil, err
 	}
 	defer s.Close()
-	found, err := dump(s.LinkList)
+	found, err := s.listLinks()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces of sandbox %s: %w", netnsPath, err)
 	}

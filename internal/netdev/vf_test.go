@@ -5,6 +5,7 @@ package netdev
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -62,31 +63,101 @@ func TestFindVF(t *testing.T) {
 		message []byte
 		id      int
 		want    VF
-		found   bool
 		err     string
 	}{
-		"by its number, in a list with holes":                {linkMessage(silent, fullVF(7)), 7, full, true, ""},
-		"not by its place in the list":                       {linkMessage(fullVF(3), fullVF(7)), 1, VF{}, false, ""},
-		"what the driver can not tell is off":                {linkMessage(silent), 1, none, true, ""},
-		"no VFs":                                             {linkMessage(), 0, VF{}, false, ""},
-		"no list":                                            {make([]byte, unix.SizeofIfInfomsg), 0, VF{}, false, ""},
-		"a message that is cut short":                        {[]byte{1, 2, 3}, 0, VF{}, false, "too short"},
-		"an attribute that is cut short":                     {linkMessage(attr(nl.IFLA_VF_INFO, attr(nl.IFLA_VF_MAC, words(0)))), 0, VF{}, false, "too short"},
-		"a VLAN that is cut short":                           {linkMessage(attr(nl.IFLA_VF_INFO, vfMAC(0), attr(nl.IFLA_VF_VLAN_LIST, attr(nl.IFLA_VF_VLAN_INFO, words(0))))), 0, VF{}, false, "too short"},
-		"a VF without number":                                {linkMessage(attr(nl.IFLA_VF_INFO, attr(nl.IFLA_VF_TRUST, words(0, 1)))), 0, VF{}, false, "without its number"},
-		"what is no VF in the list":                          {linkMessage(attr(77, words(1)), fullVF(7)), 7, full, true, ""},
-		"an attribute that is longer than what it is within": {append(linkMessage(), 0xff, 0xff, 1, 0), 0, VF{}, false, "invalid"},
+		"by its number, in a list with holes":                {linkMessage(silent, fullVF(7)), 7, full, ""},
+		"not by its place in the list":                       {linkMessage(fullVF(3), fullVF(7)), 1, VF{}, "does not list"},
+		"what the driver can not tell is off":                {linkMessage(silent), 1, none, ""},
+		"no VFs":                                             {linkMessage(), 0, VF{}, "does not list"},
+		"no list":                                            {make([]byte, unix.SizeofIfInfomsg), 0, VF{}, "tells nothing"},
+		"a message that is cut short":                        {[]byte{1, 2, 3}, 0, VF{}, "too short"},
+		"an attribute that is cut short":                     {linkMessage(attr(nl.IFLA_VF_INFO, attr(nl.IFLA_VF_MAC, words(0)))), 0, VF{}, "too short"},
+		"a VLAN that is cut short":                           {linkMessage(attr(nl.IFLA_VF_INFO, vfMAC(0), attr(nl.IFLA_VF_VLAN_LIST, attr(nl.IFLA_VF_VLAN_INFO, words(0))))), 0, VF{}, "too short"},
+		"a VF without number":                                {linkMessage(attr(nl.IFLA_VF_INFO, attr(nl.IFLA_VF_TRUST, words(0, 1)))), 0, VF{}, "without its number"},
+		"what follows the list is none of it":                {append(linkMessage(silent), fullVF(7)...), 7, full, ""},
+		"the list ends with what is no VF":                   {append(linkMessage(silent), attr(77, words(1))...), 7, VF{}, "does not list"},
+		"an attribute that is longer than what it is within": {append(linkMessage(), 0xff, 0xff, 1, 0), 0, VF{}, "does not list"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, found, err := findVF(tc.message, tc.id)
-			if diff := cmp.Diff(tc.want, got); diff != "" || found != tc.found {
-				t.Errorf("found=%t, -want +got:\n%s", found, diff)
+			got, err := findVF(tc.message, tc.id)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
 			}
 			if (err == nil) != (tc.err == "") || (err != nil && !strings.Contains(err.Error(), tc.err)) {
 				t.Errorf("error %v, want %q", err, tc.err)
 			}
 		})
+	}
+}
+
+// kernelVF is a VF as rtnl_fill_vfinfo of Linux 6.18 tells of it, without statistics: 196 bytes.
+func kernelVF(id uint32) []byte {
+	return attr(nl.IFLA_VF_INFO,
+		vfMAC(id, 2, 0, 0, 0, byte(id>>8), byte(id)), attr(13, // IFLA_VF_BROADCAST
+			make([]byte, 32)), attr(nl.IFLA_VF_VLAN, words(id, 0, 0)),
+		attr(nl.IFLA_VF_RATE, words(id, 0, 0)), attr(nl.IFLA_VF_TX_RATE, words(id, 0)), attr(nl.IFLA_VF_SPOOFCHK, words(id, 1)),
+		attr(nl.IFLA_VF_LINK_STATE, words(id, 0)), attr(nl.IFLA_VF_RSS_QUERY_EN, words(id, 0)), attr(nl.IFLA_VF_TRUST, words(id, 0)),
+		attr(nl.IFLA_VF_VLAN_LIST, attr(nl.IFLA_VF_VLAN_INFO, append(words(id, 0, 0), 0x81, 0, 0, 0))),
+	)
+}
+
+// TestFindVFAmongMany has more VFs than a list can tell its length of, in 16 bits: 334.
+func TestFindVFAmongMany(t *testing.T) {
+	t.Parallel()
+	if size := len(kernelVF(0)); size != 196 {
+		t.Fatalf("a VF takes %d bytes, the kernel's 196", size)
+	}
+	for _, count := range []uint32{1, 64, 256, 333, 334, 335, 336, 512, 669, 4096} {
+		var vfs [][]byte
+		for id := range count {
+			vfs = append(vfs, kernelVF(id))
+		}
+		// Behind the list come others, as the name of the device.
+		message := append(linkMessage(vfs...), attr(unix.IFLA_PARENT_DEV_NAME, []byte("0000:03:00.0\x00"))...)
+		for _, id := range []int{0, int(count) / 2, int(count) - 1} {
+			if vf, err := findVF(message, id); err != nil || vf.ID != id || vf.MAC == "" {
+				t.Errorf("VF %d of %d: %+v, %v", id, count, vf, err)
+			}
+		}
+		if vf, err := findVF(message, int(count)); !errors.Is(err, ErrNoVF) {
+			t.Errorf("VF %d of %d: %+v, %v, want ErrNoVF", count, count, vf, err)
+		}
+	}
+}
+
+// TestWhatIsSetIsWhatTheKernelTells holds the two directions of a message against each other: they have one form.
+func TestWhatIsSetIsWhatTheKernelTells(t *testing.T) {
+	t.Parallel()
+	for name, to := range map[string]VF{
+		"all":    {ID: 7, MAC: "02:00:00:00:00:07", VLAN: VLAN{ID: 100, QoS: 3, Proto: VLANProto8021Q}, MinTxMbps: 10, MaxTxMbps: 1000, SpoofCheck: true, Trust: false, LinkState: LinkStateEnable},
+		"other":  {ID: 300, MAC: "02:00:00:00:00:08", VLAN: VLAN{ID: 5, Proto: VLANProto8021AD}, MinTxMbps: 1, MaxTxMbps: 2, SpoofCheck: false, Trust: true, LinkState: LinkStateDisable},
+		"zeroes": {MAC: "00:00:00:00:00:00", VLAN: VLAN{Proto: VLANProto8021Q}, LinkState: LinkStateAuto},
+	} {
+		for _, s := range []VFSetting{VFTrust, VFVLAN, VFMAC, VFRate, VFSpoofCheck, VFLinkState} {
+			set, err := vfAttr(s, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := slices.Concat(vfMAC(uint32(to.ID)), set.Serialize())
+			if s == VFVLAN { // the kernel tells the tag with its protocol and without
+				told = append(told, attr(nl.IFLA_VF_VLAN, words(uint32(to.ID), uint32(to.VLAN.ID), uint32(to.VLAN.QoS)))...)
+			}
+			got, err := parseVF(told)
+			if err != nil || got.ID != to.ID || !got.Same(s, to) {
+				t.Errorf("%s: %s of VF %d is told as %s of VF %d, want %s: %v", name, s, to.ID, got.Value(s), got.ID, to.Value(s), err)
+			}
+			for _, unset := range []VFSetting{VFTrust, VFSpoofCheck, VFLinkState, VFRate} {
+				if none := (VF{LinkState: LinkStateAuto}); s != unset && !got.Same(unset, none) {
+					t.Errorf("%s: %s sets %s too", name, s, unset)
+				}
+			}
+		}
+	}
+	for _, s := range []VFSetting{VFLinkState, VFMAC, "colour"} {
+		if _, err := vfAttr(s, VF{LinkState: "up", MAC: "none"}); err == nil {
+			t.Errorf("%s: nonsense was taken", s)
+		}
 	}
 }
 
@@ -96,15 +167,15 @@ func FuzzFindVF(f *testing.F) {
 	f.Add(linkMessage(attr(nl.IFLA_VF_INFO, vfMAC(1))), 1)
 	f.Add([]byte{}, 0)
 	f.Fuzz(func(t *testing.T, message []byte, id int) {
-		vf, found, err := findVF(message, id)
-		if !found {
+		vf, err := findVF(message, id)
+		if err != nil {
 			if vf != (VF{}) {
 				t.Errorf("not found, and yet %+v", vf)
 			}
 			return
 		}
-		if err != nil || vf.ID != id {
-			t.Errorf("asked for VF %d, got %+v, %v", id, vf, err)
+		if vf.ID != id {
+			t.Errorf("asked for VF %d, got %+v", id, vf)
 		}
 		if _, err := net.ParseMAC(vf.MAC); err != nil {
 			t.Errorf("MAC: %v", err)

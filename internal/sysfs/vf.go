@@ -13,8 +13,20 @@ import (
 	"strings"
 )
 
-// ErrNotVF says that a device is something else than a VF.
-var ErrNotVF = errors.New("not a VF")
+var (
+	// ErrNotVF says that a device is something else than a VF.
+	ErrNotVF = errors.New("not a VF")
+	// ErrNoUplink says that the interface of a PF is not here, or can not be told from others.
+	ErrNoUplink = errors.New("the PF has no network interface here")
+)
+
+// uplinkError is an [ErrNoUplink] in words.
+type uplinkError string
+
+func (e uplinkError) Error() string { return string(e) }
+
+// Is reports whether target is [ErrNoUplink].
+func (e uplinkError) Is(target error) bool { return target == ErrNoUplink }
 
 // VF is a virtual function.
 type VF struct {
@@ -191,9 +203,9 @@ func (s *FS) uplink(pfDir string) (string, error) {
 	case len(uplinks) == 1:
 		return uplinks[0], nil
 	case len(uplinks) > 1:
-		return "", fmt.Errorf("has the interfaces %s, and which of them has the VFs can not be told: one with a phys_port_name p<N> would", strings.Join(uplinks, ", "))
+		return "", uplinkError(fmt.Sprintf("has the interfaces %s, and which of them has the VFs can not be told: one with a phys_port_name p<N> would", strings.Join(uplinks, ", ")))
 	case len(names) > 0:
-		return "", fmt.Errorf("has only representors here (%s): bring its uplink back from the network namespace that it is in", strings.Join(names, ", "))
+		return "", uplinkError(fmt.Sprintf("has only representors here (%s): bring its uplink back from the network namespace that it is in", strings.Join(names, ", ")))
 	}
-	return "", errors.New("has no network interface here: bring it back from the network namespace that it is in, or bind it to its network driver")
+	return "", uplinkError("has no network interface here: bring it back from the network namespace that it is in, or bind it to its network driver")
 }
