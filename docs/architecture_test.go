@@ -49,8 +49,11 @@ func TestTheArchitecturesFiguresAreTheCodes(t *testing.T) {
 	page := pages(t)["architecture.md"]
 	for _, tc := range []struct{ said, file, declares string }{
 		{"at most 40 s", "internal/plugin/gc.go", "gcTimeout = 40 * time.Second"},
-		{"at most 10 s", "internal/plugin/state.go", "earlierBootsTimeout = 10 * time.Second"},
-		{"for five minutes", "delegate/executor.go", "giveUpAfter = 5 * time.Minute"},
+		{"at most 10 s", "internal/plugin/repair.go", "repairTimeout    = 10 * time.Second"},
+		{"5 s for one", "internal/plugin/repair.go", "repairOneTimeout = repairTimeout / 2"},
+		{"every ten minutes", "internal/plugin/repair.go", "repairInterval = 10 * time.Minute"},
+		{"after 10 s", "delegate/undo.go", "goneAfter = 10 * time.Second"},
+		{"for five minutes", "delegate/undo.go", "giveUpAfter = 5 * time.Minute"},
 		{"bounded by a minute", "internal/plugin/lock.go", "lockTimeout = 60 * time.Second"},
 		{"up to 30 s", "internal/source/remote/remote.go", "Timeout = 30 * time.Second"},
 		{"up to 16 KiB", "internal/kube/cache.go", "maxKeptBytes = 16 << 10"},

@@ -197,6 +197,69 @@ func TestContainersAndRemove(t *testing.T) {
 	}
 }
 
+func TestFilesThatAreNoStateAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	id := strings.Repeat("0123456789abcdef", 4)
+	dir := folder(t, map[string]string{
+		"multus.log": "started\n", "multus.log.1": "", "cut": `[{"Conf":`, "cut.corrupt": `[{"Conf":`, "empty": "", id: `{"gar`, ".hidden": "[]",
+	})
+	ids, err := Containers(dir)
+	if diff := cmp.Diff([]string{id, "cut", "empty"}, ids); err != nil || diff != "" {
+		t.Errorf("Containers (-want +got): %v\n%s", err, diff)
+	}
+}
+
+func TestStateOfOneInterfaceIsNotThatOfAnother(t *testing.T) {
+	t.Parallel()
+	entry := cacheEntry(t, "cluster", "eth0", `{"cniVersion":"0.3.1","name":"cluster","type":"bridge"}`)
+	dir := folder(t, map[string]string{"c0ffee": stateFile, "results/cluster-c0ffee-eth0": entry})
+	for ifName, want := range map[string]bool{"eth0": true, "eth1": false} {
+		p, err := Load(dir, delegate.Sandbox{ContainerID: "c0ffee", IfName: ifName})
+		if err != nil || (p != nil) != want {
+			t.Errorf("%s: Load = %v, %v", ifName, p, err)
+		}
+	}
+}
+
+func TestEntriesThatSayWhoseTheyAre(t *testing.T) {
+	t.Parallel()
+	own := func(ifName, sandboxIfName string) string {
+		return strings.Replace(cacheEntry(t, "lan", ifName, `{"cniVersion":"1.0.0","name":"lan","type":"macvlan"}`), "{", `{"plexusSandboxIfName":"`+sandboxIfName+`",`, 1)
+	}
+	dir := folder(t, map[string]string{
+		"results/lan-c0ffee-net1":  own("net1", "eth0"),
+		"results/lan-c0ffee-net2":  own("net2", "eth1"),
+		"results/lan-c0ffee-net3":  cacheEntry(t, "lan", "net3", `{"cniVersion":"1.0.0","name":"lan","type":"macvlan"}`),
+		"results/self-c0ffee-eth0": cacheEntry(t, "plexus", "eth0", `{"cniVersion":"1.0.0","name":"plexus","type":"plexus"}`),
+	})
+	for name, tc := range map[string]struct {
+		ifName string
+		taken  bool
+		want   []string
+	}{
+		"of eth0, and one that nobody has":  {"eth0", false, []string{"net1", "net3"}},
+		"of eth0, and one that another has": {"eth0", true, []string{"net1"}},
+		"of eth1, and one that another has": {"eth1", true, []string{"net2"}},
+	} {
+		p, unreadable, err := FromCache(dir, delegate.Sandbox{ContainerID: "c0ffee", IfName: tc.ifName}, func(string, string) bool { return tc.taken })
+		if err != nil || unreadable != nil {
+			t.Fatal(unreadable, err)
+		}
+		var got []string
+		for _, a := range p.Attachments {
+			got = append(got, a.IfName)
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	sandboxes, err := Sandboxes(dir)
+	want := []delegate.Sandbox{{ContainerID: "c0ffee", IfName: "eth0"}, {ContainerID: "c0ffee", IfName: "eth1"}}
+	if diff := cmp.Diff(want, sandboxes); err != nil || diff != "" {
+		t.Errorf("Sandboxes (-want +got): %v\n%s", err, diff)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(stateFile))
 	f.Add([]byte(`[]`))
