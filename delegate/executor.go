@@ -192,11 +192,11 @@ func (e *Executor) add(ctx context.Context, s Sandbox, a *Attachment, p *plugin,
 		return nil, err
 	}
 	call.Check = func(stdout []byte) error {
-		parsed, err := parseResult(stdout, a.List.CNIVersion())
-		if err == nil {
-			result, err = json.Marshal(parsed)
+		parsed, unusable := parseResult(stdout, a.List.CNIVersion())
+		if unusable == nil {
+			result, unusable = json.Marshal(parsed)
 		}
-		return err
+		return unusable
 	}
 	_, err = e.Plugins.Call(ctx, call)
 	return result, err
@@ -259,8 +259,8 @@ func (e *Executor) detachAll(ctx context.Context, p *Plan, s Sandbox, list *[]At
 // undoOrder are the indices of attachments in the order in which they are undone.
 func undoOrder(attachments []Attachment) []int {
 	var first, last []int
-	for i := len(attachments) - 1; i >= 0; i-- {
-		if attachments[i].Tries > 0 {
+	for i, a := range slices.Backward(attachments) {
+		if a.Tries > 0 {
 			last = append(last, i)
 		} else {
 			first = append(first, i)
@@ -319,7 +319,7 @@ func (e *Executor) del(ctx context.Context, s Sandbox, a *Attachment, p *plugin,
 	if err != nil {
 		return err
 	}
-	if err := e.acquire(ctx, true); err != nil {
+	if err = e.acquire(ctx, true); err != nil {
 		return err
 	}
 	_, err = e.Plugins.Call(ctx, call)
@@ -400,7 +400,7 @@ func (e *Executor) check(ctx context.Context, s Sandbox, a *Attachment) error {
 		if err != nil {
 			return err
 		}
-		if err := e.acquire(ctx, true); err != nil {
+		if err = e.acquire(ctx, true); err != nil {
 			return err
 		}
 		_, err = e.Plugins.Call(ctx, call)

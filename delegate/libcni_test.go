@@ -98,7 +98,7 @@ func TestPluginsGetWhatLibcniGivesThem(t *testing.T) {
 				func() error { return e.GC(t.Context(), []GCRequest{{List: list, Valid: valid}}) },
 				func() error { return e.Del(t.Context(), p) },
 			} {
-				if err := step(); err != nil {
+				if err = step(); err != nil {
 					t.Fatal(err)
 				}
 			}
