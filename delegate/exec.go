@@ -75,6 +75,35 @@ func (e *Exec) Find(pluginType string, program bool, dirs []string) error {
 	return err
 }
 
+// runsIPAM are plugins that run the program that their "ipam" names. To others the type may be a word of their own: azure-vnet has no
+// program azure-cns.
+func runsIPAM() []string {
+	return []string{"bridge", "dummy", "host-device", "ipvlan", "macvlan", "ptp", "sriov", "tap", "vlan"}
+}
+
+// RunsIPAM implements [Runner]. A script under the name of such a plugin may do anything.
+func (e *Exec) RunsIPAM(pluginType string, program bool, dirs []string) bool {
+	if !slices.Contains(runsIPAM(), pluginType) {
+		return false
+	}
+	if _, ok := e.Builtins[pluginType]; ok && !program {
+		return true
+	}
+	path, err := FindProgram(pluginType, dirs)
+	if err != nil {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close() // opened for reading
+	const elf = "\x7fELF"
+	magic := make([]byte, len(elf))
+	_, err = io.ReadFull(f, magic)
+	return err == nil && string(magic) == elf
+}
+
 // FindProgram returns the path of a plugin's program in the first of the folders that has it.
 func FindProgram(pluginType string, dirs []string) (string, error) {
 	for _, dir := range dirs {

@@ -31,6 +31,8 @@ type Kernel interface {
 type Runner interface {
 	// Find reports why the plugin of a call cannot be run; dirs are searched for its program.
 	Find(pluginType string, program bool, dirs []string) error
+	// RunsIPAM reports whether it is known of a plugin that it runs the program that its "ipam" names.
+	RunsIPAM(pluginType string, program bool, dirs []string) bool
 	// Call runs a plugin and returns what it printed. A [types.Error] is the plugin's own.
 	Call(ctx context.Context, c Call) ([]byte, error)
 }
@@ -73,17 +75,13 @@ func (f *Failure) Error() string { return describe(f.Network, f.IfName) + ": " +
 // Unwrap returns what the plugin, or Plexus, says.
 func (f *Failure) Unwrap() error { return f.cause }
 
-// callsIPAM are the plugins of which it is known that they run the program that "ipam" names: of others the type may be a word of
-// their own.
-var callsIPAM = []string{"bridge", "dummy", "host-device", "ipvlan", "macvlan", "ptp", "sriov", "tap", "vlan"} //nolint:gochecknoglobals // a constant
-
 // findPlugins makes sure that the programs of a network are there, its IPAM's included.
 func (e *Executor) findPlugins(plugins []plugin) error {
 	for _, p := range plugins {
 		if err := e.Plugins.Find(p.name, p.program, e.BinDirs); err != nil {
 			return err
 		}
-		if p.ipam == "" || !slices.Contains(callsIPAM, p.name) {
+		if p.ipam == "" || !e.Plugins.RunsIPAM(p.name, p.program, e.BinDirs) {
 			continue
 		}
 		if err := e.Plugins.Find(p.ipam, true, e.BinDirs); err != nil {
@@ -335,13 +333,19 @@ func (e *Executor) present(s Sandbox, a *Attachment) bool {
 	if err != nil {
 		return true // not known
 	}
-	return slices.ContainsFunc(links, func(l netdev.Link) bool { return l.Name == a.IfName })
+	names := []string{a.IfName}
+	if interfaces, err := a.PodInterfaces(s.NetNS); err == nil {
+		for _, i := range interfaces {
+			names = append(names, i.Name) // a plugin may choose another name (bond)
+		}
+	}
+	return slices.ContainsFunc(links, func(l netdev.Link) bool { return slices.Contains(names, l.Name) })
 }
 
 // releaseAddresses gives back the addresses of an attachment whose interface is gone and whose plugin refuses its DEL all the same, as
 // vlan does when its master is missing: IPAM's DEL needs nothing of that. The plugin would have called it so (CNI 1.1.0 §4).
 func (e *Executor) releaseAddresses(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage) {
-	if p.ipam == "" || !slices.Contains(callsIPAM, p.name) {
+	if p.ipam == "" || !e.Plugins.RunsIPAM(p.name, p.program, e.BinDirs) {
 		return
 	}
 	call, err := e.callOf("DEL", s, a, p, previous)

@@ -58,6 +58,8 @@ func (r *receiver) ExecPlugin(_ context.Context, plugin string, stdin []byte, en
 	return r.note(plugin, stdin, environ), nil
 }
 
+func (r *receiver) RunsIPAM(string, bool, []string) bool { return false }
+
 func (r *receiver) Find(string, bool, []string) error { return nil }
 
 func (r *receiver) Call(_ context.Context, c Call) ([]byte, error) {
