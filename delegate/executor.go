@@ -335,7 +335,13 @@ func (e *Executor) present(s Sandbox, a *Attachment) bool {
 	if err != nil {
 		return true // not known
 	}
-	return slices.ContainsFunc(links, func(l netdev.Link) bool { return l.Name == a.IfName })
+	names := []string{a.IfName}
+	if interfaces, err := a.PodInterfaces(s.NetNS); err == nil {
+		for _, i := range interfaces {
+			names = append(names, i.Name) // a plugin may have given it another name
+		}
+	}
+	return slices.ContainsFunc(links, func(l netdev.Link) bool { return slices.Contains(names, l.Name) })
 }
 
 // releaseAddresses gives back the addresses of an attachment whose interface is gone and whose plugin refuses its DEL all the same, as
