@@ -146,7 +146,7 @@ func (e Element) Validate() (Element, error) {
 }
 
 // validated returns the element in canonical form, in the given namespace if it names none; the error names the field, the value
-// and how to mend it.
+// and how to fix it.
 func (e Element) validated(namespace string) (Element, error) {
 	if e.Namespace == "" {
 		e.Namespace = namespace
@@ -350,7 +350,7 @@ func (e *Element) checkDevice() error {
 	return nil
 }
 
-// fieldError words what is wrong with the value of a field, and how to mend it.
+// fieldError words what is wrong with the value of a field, and how to fix it.
 func fieldError(field, value, format string, args ...any) error {
 	return fmt.Errorf("%s %s "+format, append([]any{field, quoted(value)}, args...)...)
 }

@@ -40,7 +40,7 @@ func (r *Request) addDeviceInfo(a *Attachment, n Network) error {
 }
 
 // prepareDeviceInfo makes the attachment's device-info file of what a device plugin wrote, if it did. A file that a crash left there goes
-// before. What can not be used of a device plugin is told, and left out: its device works without.
+// before. What cannot be used of a device plugin is told, and left out: its device works without.
 func (e *Executor) prepareDeviceInfo(a *Attachment) error {
 	if a.DeviceInfoFile == "" {
 		return nil

@@ -39,7 +39,9 @@ func (h *host) Find(plugin string, _ bool, _ []string) error {
 	return nil
 }
 
-func (h *host) RunsIPAM(plugin string, _ bool, _ []string) bool { return slices.Contains(runsIPAM(), plugin) }
+func (h *host) RunsIPAM(plugin string, _ bool, _ []string) bool {
+	return slices.Contains(runsIPAM(), plugin)
+}
 
 func (h *host) Call(_ context.Context, c Call) ([]byte, error) {
 	env := func(key string) string {

@@ -102,6 +102,8 @@ type witness struct {
 	stdin   []map[string]json.RawMessage
 }
 
+func (*witness) RunsIPAM(string, bool, []string) bool { return false }
+
 func (*witness) Find(string, bool, []string) error { return nil }
 
 func (w *witness) Call(_ context.Context, c Call) ([]byte, error) {

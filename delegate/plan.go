@@ -31,7 +31,7 @@ const MaxAttachments = 300
 // maxFileName is the longest file name that Linux file systems take, in bytes.
 const maxFileName = 255
 
-// ErrInvalid marks a request that no plan can be made for; its text names the network, the field and the mend.
+// ErrInvalid marks a request that no plan can be made for; its text names the network, the field and the fix.
 var ErrInvalid = errors.New("invalid attachment request")
 
 // ErrVersion marks a record of a version that this Plexus does not know.
@@ -201,7 +201,7 @@ func NewPlan(r Request) (*Plan, error) {
 			return nil, fmt.Errorf("network %s: device info file: %w", n.Name, err)
 		}
 		if name := a.List.Name() + "-" + r.Sandbox.ContainerID + "-" + a.IfName; len(name) > maxFileName {
-			return nil, fmt.Errorf("%w: network %s: its result can not be kept: container ID %.20s… and network name %q make a file name of %d bytes, at most %d are possible: shorten the network's name",
+			return nil, fmt.Errorf("%w: network %s: its result cannot be kept: container ID %.20s… and network name %q make a file name of %d bytes, at most %d are possible: shorten the network's name",
 				ErrInvalid, n.Name, r.Sandbox.ContainerID, a.List.Name(), len(name), maxFileName)
 		}
 		if err := claimDefaultRoutes(routes, n); err != nil {

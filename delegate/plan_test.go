@@ -23,11 +23,11 @@ import (
 	"github.com/plexus-cni/plexus/nad"
 )
 
-func list(t testing.TB, config string) *nad.List {
-	t.Helper()
+func list(tb testing.TB, config string) *nad.List {
+	tb.Helper()
 	l, err := nad.Normalize([]byte(config), nad.Defaults{Name: "unnamed", CNIVersion: "1.0.0"})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return l
 }

@@ -70,7 +70,7 @@ func IsSandbox(netns string) func(path string) bool {
 	}
 }
 
-// ErrBadOutput marks what a plugin printed or wrote and that can not be understood.
+// ErrBadOutput marks what a plugin printed or wrote and that cannot be understood.
 var ErrBadOutput = errors.New("unusable output of a plugin")
 
 // parseResult reads what a plugin printed on ADD; without a version of its own it has the configuration's. Whatever it returns can be
@@ -93,7 +93,7 @@ func parseResult(raw []byte, confVersion string) (types.Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
 	}
-	// The library reads an address that is not there, and then writes what it can not read.
+	// The library reads an address that is not there, and then writes what it cannot read.
 	again, err := json.Marshal(result)
 	if err == nil {
 		_, err = create.Create(result.Version(), again)

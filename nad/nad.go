@@ -44,7 +44,7 @@ type Definition struct {
 }
 
 // invalidf returns an error that is [ErrInvalid]. The text names the field, the
-// value and the mend; callers put the object in front.
+// value and the fix; callers put the object in front.
 func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }

@@ -66,7 +66,7 @@ const (
 	IgnoreRequests RequestPolicy = "ignore"
 )
 
-// ErrInvalid marks a configuration that can not be used; its text names the key and the mend.
+// ErrInvalid marks a configuration that cannot be used; its text names the key and the fix.
 var ErrInvalid = errors.New("invalid Plexus configuration")
 
 // errNoNetwork marks a configuration that has no default network.
@@ -392,7 +392,7 @@ func (c *Config) validate() error {
 		}
 	}
 	if o := c.Log; o.MaxSizeMB < 0 || o.MaxBackups < 0 || o.MaxAgeDays < 0 {
-		return fmt.Errorf("%w: logOptions: maxSize, maxBackups and maxAge can not be negative; leave a key out for its default", ErrInvalid)
+		return fmt.Errorf("%w: logOptions: maxSize, maxBackups and maxAge cannot be negative; leave a key out for its default", ErrInvalid)
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ func TestParseRefuses(t *testing.T) {
 		"more time than a runtime waits":     {with(`"delegateTimeoutSeconds":601`), "use 1 to 600"},
 		"fewer plugins than none":            {with(`"maxParallelDelegates":-1`), "use 1 to 1024, or 0 for no limit"},
 		"more plugins than a node can bear":  {with(`"maxParallelDelegates":1025`), `maxParallelDelegates "1025": use 1 to 1024`},
-		"negative rotation":                  {with(`"logOptions":{"maxSize":-1}`), "can not be negative"},
+		"negative rotation":                  {with(`"logOptions":{"maxSize":-1}`), "cannot be negative"},
 		"megabytes":                          {`{"name":"` + strings.Repeat("x", MaxBytes) + `"}`, "at most"},
 	}
 	for name, tc := range tests {

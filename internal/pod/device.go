@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// ErrDevice marks a device that can not be used as it was told to us.
+// ErrDevice marks a device that cannot be used as it was told to us.
 var ErrDevice = errors.New("unusable device")
 
 // maxDeviceBytes bounds each name of a device: Kubernetes bounds none of them for device plugins, and to less for DRA.

@@ -14,7 +14,7 @@ import (
 // 128 KiB, which is more than anything sensible.
 const MaxArgsBytes = 64 << 10
 
-// ErrInvalid marks CNI_ARGS that can not be used. Errors of this package match it with [errors.Is].
+// ErrInvalid marks CNI_ARGS that cannot be used. Errors of this package match it with [errors.Is].
 var ErrInvalid = errors.New("invalid CNI_ARGS")
 
 // Keys of CNI_ARGS that container runtimes set for a Kubernetes pod.

@@ -56,7 +56,8 @@ func TestADaemonThatLies(t *testing.T) {
 		},
 		"another default network, in a file": {
 			`"clusterNetwork":"/etc/cni/net.d/10.conflist","daemonSocketDir":"/run/plexus"`,
-			source.Selection{Default: &source.Network{Ref: ref("evil"), Config: bridge}}, []string{"tenant/evil", `"defaultNetworkAnnotation": true`},
+			source.Selection{Default: &source.Network{Ref: ref("evil"), Config: bridge}},
+			[]string{"tenant/evil", `"defaultNetworkAnnotation": true`},
 		},
 		"another default network, where the configuration says so": {
 			daemon + `,"defaultNetworkAnnotation":true`, source.Selection{Default: &source.Network{Ref: ref("x"), Config: bridge}}, nil,

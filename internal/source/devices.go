@@ -132,7 +132,7 @@ func Met(needs []Need, given []pod.Device) bool {
 	return true
 }
 
-// exhausted says why a need can not be met: what is wanted, what was given, and how to mend it.
+// exhausted says why a need cannot be met: what is wanted, what was given, and how to fix it.
 func (n Need) exhausted(needs []Need, given []pod.Device) error {
 	wanted := 0
 	for _, other := range needs {

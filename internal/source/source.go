@@ -24,7 +24,7 @@ var ErrNoDevice = errors.New("no device")
 
 // Source answers for one cluster, or for one folder of manifests.
 type Source interface {
-	// Lookup finds a pod and all networks that it gets by reference. Whatever can not be resolved fails it as a whole:
+	// Lookup finds a pod and all networks that it gets by reference. Whatever cannot be resolved fails it as a whole:
 	// there is no partial Selection. Errors match [ErrTryAgain], or are final.
 	Lookup(ctx context.Context, q Query) (*Selection, error)
 	// Report records on the pod what it was given.

@@ -42,7 +42,7 @@ const (
 // statusDir is the subfolder that Report writes to. Lookups do not descend into folders.
 const statusDir = "network-status"
 
-// ErrInvalid marks a folder or file that can not be used; its text names the file and the document in it.
+// ErrInvalid marks a folder or file that cannot be used; its text names the file and the document in it.
 var ErrInvalid = errors.New("invalid manifest")
 
 // Source is a folder of manifests. It implements [source.Source].
@@ -394,7 +394,7 @@ func plainly(err error) error {
 	case wrong.Field == "spec.config":
 		return fmt.Errorf("spec.config is a JSON %s, and has to be text: write \"config: |\" and the JSON below it, indented", wrong.Value)
 	}
-	return fmt.Errorf("%s is a JSON %s, and can not be", cmp.Or(wrong.Field, "it"), wrong.Value)
+	return fmt.Errorf("%s is a JSON %s, and cannot be", cmp.Or(wrong.Field, "it"), wrong.Value)
 }
 
 // definitionList is the kind in which the API server itself answers; its items need not say theirs.
