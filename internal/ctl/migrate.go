@@ -132,7 +132,7 @@ func runMigrate(cmd *cobra.Command, o *migrateOptions, colour bool) error {
 		}
 	}
 	if n := report.Findings.Count(finding.Error); n > 0 {
-		return fmt.Errorf("something is refused: %s", numbered(n, "error"))
+		return fmt.Errorf("something is refused: %s", finding.Numbered(n, "error"))
 	}
 	return nil
 }

@@ -41,6 +41,8 @@ type node struct {
 	// links are the host's.
 	links    []netdev.Link
 	linksErr error
+	// devices are in network namespaces, by the parent of their interfaces; see devicesIn.
+	devices map[string]string
 }
 
 // conf is the configuration of Plexus.
