@@ -52,7 +52,7 @@ was asked for, or on ctrl-C, always with a valid file; then it tells how many pa
 The packets of a pod may hold secrets: the file is readable by its owner only.`,
 		Example: `  plexusctl capture web net1 -w web.pcap
   plexusctl capture shop/web eth0 -c 100000 -d 10m -w - | wireshark -k -i -`,
-		Args:        cobra.ExactArgs(2),
+		Args:        arguments(2, 2),
 		Annotations: map[string]string{RunsOnNode: NeedsRoot},
 		PreRunE:     func(*cobra.Command, []string) error { return o.check() },
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -88,7 +88,7 @@ func (o *captureOptions) check() error {
 }
 
 func runCapture(ctx context.Context, cmd *cobra.Command, o *captureOptions, name, ifName string) error {
-	pods, err := o.pods(cmd)
+	pods, _, err := o.pods(cmd)
 	if err != nil {
 		return err
 	}

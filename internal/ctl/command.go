@@ -59,22 +59,26 @@ type options struct {
 // Command returns plexusctl. Output goes to the command's writers; its error is for the caller to print, and may have several
 // lines, one for each thing that failed.
 func Command(env Environment) *cobra.Command {
-	root := &cobra.Command{
-		Use:           "plexusctl",
-		Short:         "Attach pods of a folder of manifests to their networks, as a container runtime does",
+	root := group(&cobra.Command{
+		Use:   "plexusctl",
+		Short: "See what Plexus did for the pods of a node, and find out what is wrong",
+		Long: `See what Plexus did for the pods of a node, and find out what is wrong with it (status, trace, capture, stats, doctor); write and check network
+definitions (nad); move from Multus (migrate); and try networks without a cluster (attach, detach).
+
+Exit status of status, doctor, migrate and nad lint: 0 when nothing is wrong, 1 when something is, 2 when it could not be examined. All other
+commands end with 1 after an error.`,
 		Version:       env.Version,
 		SilenceErrors: true, // main prints them, one line each
 		SilenceUsage:  true, // it would hide the error
-		// An error is one line.
-		DisableSuggestions: true,
-	}
+	})
 	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(statusCommand(env), traceCommand(env), captureCommand(), statsCommand(env), holdCommand())
 	root.AddCommand(doctorCommand(env), migrateCommand(env), nadCommand(env))
 	root.AddCommand(attachCommand(env), detachCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), env.Version)
 			return err

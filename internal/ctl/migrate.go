@@ -51,15 +51,16 @@ also be a ConfigMap, or - for stdin. Pods and networks are what kubectl get netw
 
 It changes nothing, unless --write is given: then it writes the configuration of Plexus to --out, and nothing else.
 
-The exit status is 1 if something is refused.`,
+The exit status is 1 if something is refused, and 2 if the configuration could not be examined.`,
 		Example: `  plexusctl migrate
   kubectl get network-attachment-definitions,pods -A -o json | plexusctl migrate -f -
   plexusctl migrate --daemon-config daemon-config.json -o json
   plexusctl migrate --write --out plexus.yaml
   plexusctl migrate --for plain --manifest-dir /etc/plexus/manifests --write --out /etc/cni/net.d`,
-		Args:    cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runMigrate(cmd, &o, env.Colour) },
+		Args:        arguments(0, 0),
+		Annotations: map[string]string{examines: ""},
+		PreRunE:     func(*cobra.Command, []string) error { return o.check() },
+		RunE:        func(cmd *cobra.Command, _ []string) error { return runMigrate(cmd, &o, env.Colour) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.conf, "conf", "", "read the configuration of the plugin from `FILE`")
@@ -132,7 +133,7 @@ func runMigrate(cmd *cobra.Command, o *migrateOptions, colour bool) error {
 		}
 	}
 	if n := report.Findings.Count(finding.Error); n > 0 {
-		return fmt.Errorf("something is refused: %s", finding.Numbered(n, "error"))
+		return &verdictError{"something is refused: " + finding.Numbered(n, "error")}
 	}
 	return nil
 }

@@ -21,14 +21,12 @@ import (
 	"github.com/plexus-cni/plexus/internal/source/manifest"
 )
 
-// nadCommand is for who writes NetworkAttachmentDefinitions. It needs neither a node nor a cluster.
+// nadCommand helps to write NetworkAttachmentDefinitions. It needs neither a node nor a cluster.
 func nadCommand(env Environment) *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "nad",
-		Short: "Write and check NetworkAttachmentDefinitions, before a pod does",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+		Short: "Write and check NetworkAttachmentDefinitions before pods use them",
+	})
 	cmd.AddCommand(nadLintCommand(env), nadNewCommand(), nadRenderCommand())
 	return cmd
 }
@@ -57,14 +55,16 @@ func nadLintCommand(env Environment) *cobra.Command {
 what Plexus refuses, and what the reference plugins refuse or do otherwise than it was meant. Objects of other kinds are left alone.
 Each finding has a stable code, says where it stands and how to mend it.
 
-The exit status is 1 if there is an error among the findings; with --fail-on=warning also if there is a warning.`,
+The exit status is 1 if there is an error among the findings, with --fail-on=warning also if there is a warning, and 2 if the manifests could not
+be examined.`,
 		Example: `  plexusctl nad lint manifests/networks
   kubectl get nad -A -o yaml | plexusctl nad lint -
   plexusctl nad lint --bin-dir /opt/cni/bin --fail-on warning storage.yaml
   plexusctl nad lint -o sarif deploy > plexus.sarif`,
-		Args:    cobra.MinimumNArgs(1),
-		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE:    func(cmd *cobra.Command, args []string) error { return runLint(cmd, &o, env, args) },
+		Args:        arguments(1, -1),
+		Annotations: map[string]string{examines: ""},
+		PreRunE:     func(*cobra.Command, []string) error { return o.check() },
+		RunE:        func(cmd *cobra.Command, args []string) error { return runLint(cmd, &o, env, args) },
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text, json, sarif or github (workflow commands of GitHub Actions)")

@@ -43,7 +43,7 @@ ever those of another network.`,
   plexusctl nad new vlan cameras -n shop --master eth1 --vlan 42 --mtu 1400
   plexusctl nad new sriov fast --resource intel.com/nic --vlan 7
   plexusctl nad new bridge lab | plexusctl nad lint -`,
-		Args:      cobra.ExactArgs(2),
+		Args:      arguments(2, 2),
 		ValidArgs: scaffoldTypes(),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			s.typ, s.name = args[0], args[1]

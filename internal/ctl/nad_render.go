@@ -47,7 +47,7 @@ configuration. Pods and NetworkAttachmentDefinitions come from a file or a folde
 Without --conf, and without ` + confName + ` beside the manifests, the cluster's default network is left out.`,
 		Example: `  plexusctl nad render -f examples/business-and-mgmt default/client
   plexusctl nad render -f deploy web --device intel.com/nic=0000:03:02.1 -o json`,
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1),
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
 		RunE:    func(cmd *cobra.Command, args []string) error { return runRender(cmd, &o, args[0]) },
 	}

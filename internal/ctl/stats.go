@@ -45,7 +45,7 @@ namespace. -o json prints the counters themselves, once.`,
 		Example: `  plexusctl stats web
   plexusctl stats shop/web --interval 10s --count 6
   plexusctl stats web -o json`,
-		Args:        cobra.ExactArgs(1),
+		Args:        arguments(1, 1),
 		Annotations: map[string]string{RunsOnNode: NeedsRoot},
 		PreRunE:     func(cmd *cobra.Command, _ []string) error { return o.check(cmd.Flags().Changed) },
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,7 +81,7 @@ func (o *statsOptions) check(changed func(string) bool) error {
 }
 
 func runStats(ctx context.Context, cmd *cobra.Command, o *statsOptions, name string, p paint) error {
-	pods, err := o.pods(cmd)
+	pods, _, err := o.pods(cmd)
 	if err != nil {
 		return err
 	}

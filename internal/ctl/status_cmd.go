@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/inspect"
 )
 
@@ -38,12 +39,12 @@ func statusCommand(env Environment) *cobra.Command {
 what Plexus recorded of each, and what the kernel tells now. Below each pod stands what is wrong with it and how to mend that.
 
 The exit status is 1 if something is wrong: an attachment that failed or was left midway, an interface that is missing, down or without
-an address that it was given, a pod whose network namespace is gone, a record that can not be read.`,
+an address that it was given, a pod whose network namespace is gone, a record that cannot be read. It is 2 if the node could not be examined.`,
 		Example: `  plexusctl status
   plexusctl status -n shop -o wide
   plexusctl status web -o svg > web.svg`,
-		Args:        cobra.MaximumNArgs(1),
-		Annotations: map[string]string{RunsOnNode: NeedsFiles},
+		Args:        arguments(0, 1),
+		Annotations: map[string]string{examines: "", RunsOnNode: NeedsFiles},
 		PreRunE:     func(*cobra.Command, []string) error { return checkStatusFormat(output) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, stop, err := o.enter(cmd)
@@ -55,6 +56,7 @@ an address that it was given, a pod whose network namespace is gone, a record th
 		},
 	}
 	o.addTo(cmd)
+	o.addAllNamespaces(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&o.recorded, FlagRecorded, false, "tell only what is on record: look at no network namespace, which takes root on the node")
 	flags.StringVarP(&output, "output", "o", formatTable, "print `FORMAT`: table, wide, json, yaml, or a drawing: dot (Graphviz) or svg")
@@ -71,7 +73,7 @@ func checkStatusFormat(format string) error {
 }
 
 func runStatus(cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) error {
-	all, err := o.pods(cmd)
+	all, unreadable, err := o.pods(cmd)
 	if err != nil {
 		return err
 	}
@@ -80,18 +82,26 @@ func runStatus(cmd *cobra.Command, o *nodeOptions, output string, colour bool, n
 		return err
 	}
 	var out bytes.Buffer
-	if err := renderPods(&out, output, pods, paint{on: colour}, o.recorded); err != nil {
+	if len(pods) == 0 && o.namespace != "" && (output == formatTable || output == formatWide) {
+		_, err = fmt.Fprintf(&out, "no pod of namespace %s is on record; -A shows those of all namespaces\n", printable(o.namespace))
+	} else {
+		err = renderPods(&out, output, pods, paint{on: colour}, o.recorded)
+	}
+	if err != nil {
 		return err
 	}
 	if _, err := cmd.OutOrStdout().Write(out.Bytes()); err != nil {
 		return err
 	}
-	return verdict(pods)
+	if name != "" {
+		unreadable = 0 // of other pods, as this one's can be read
+	}
+	return verdict(pods, unreadable)
 }
 
-// verdict is an error when something is wrong with a pod.
-func verdict(pods []inspect.Pod) error {
-	var bad []string
+// verdict is an error when something is wrong with a pod, or records can not be read.
+func verdict(pods []inspect.Pod, unreadable int) error {
+	var bad, wrong []string
 	for i := range pods {
 		if len(pods[i].Problems) > 0 {
 			bad = append(bad, pods[i].Ref())
@@ -99,11 +109,18 @@ func verdict(pods []inspect.Pod) error {
 	}
 	switch {
 	case len(bad) == 0:
-		return nil
 	case len(pods) == 1:
-		return fmt.Errorf("something is wrong with pod %s", bad[0])
+		wrong = append(wrong, "something is wrong with pod "+bad[0])
+	default:
+		wrong = append(wrong, fmt.Sprintf("something is wrong with %d of %d pods: %s", len(bad), len(pods), strings.Join(slices.Compact(bad), ", ")))
 	}
-	return fmt.Errorf("something is wrong with %d of %d pods: %s", len(bad), len(pods), strings.Join(slices.Compact(bad), ", "))
+	if unreadable > 0 {
+		wrong = append(wrong, finding.Numbered(unreadable, "record")+" could not be read")
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return &verdictError{strings.Join(wrong, "; ")}
 }
 
 // renderPods writes pods in a format.
@@ -179,45 +196,74 @@ func moment(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05Z")
 }
 
+// unknown stands in a table for what was not looked at; "-" stands for what is not there.
+const unknown = "?"
+
+// interfaceTable shows the interfaces of a pod. What only the kernel tells has no column if it was not to be asked.
 func interfaceTable(pod *inspect.Pod, wide, recorded bool) table {
-	t := table{head: []string{"INTERFACE", "NETWORK", "STATE", "LINK", "ADDRESSES", "DEFAULT ROUTE", "MAC", "MTU", "DEVICE"}}
+	t := table{head: []string{"INTERFACE", "NETWORK", "STATE"}}
+	if !recorded {
+		t.head = append(t.head, "LINK")
+	}
+	t.head = append(t.head, "ADDRESSES")
+	if !recorded {
+		t.head = append(t.head, "DEFAULT ROUTE")
+	}
+	t.head = append(t.head, "MAC", "MTU", "DEVICE")
 	if wide {
 		t.head = append(t.head, "PLUGINS", "HOST LINK")
 	}
+	looked := pod.Seen && pod.State != inspect.Gone && !recorded
 	for i := range pod.Interfaces {
-		each := &pod.Interfaces[i]
-		mtu := ""
-		if n := each.MTU(); n > 0 {
-			mtu = strconv.Itoa(n)
-		}
-		r := row{
-			{each.Name},
-			{each.Network},
-			{string(each.State)},
-			{linkState(each, pod.Seen && pod.State != inspect.Gone && !recorded)},
-			texts(each.Addresses()),
-			defaultRoutes(each.Live),
-			{each.MAC()},
-			{mtu},
-			{strings.TrimSpace(each.Device + " " + each.Driver)},
-		}
-		if wide {
-			r = append(r, row{each.Plugins, {each.HostLink}}...)
-		}
-		for x, cell := range r {
-			r[x] = clean(cell)
-		}
-		t.rows = append(t.rows, r)
+		t.rows = append(t.rows, interfaceRow(&pod.Interfaces[i], looked, wide, recorded))
 	}
 	return t
 }
 
+func interfaceRow(i *inspect.Interface, looked, wide, recorded bool) row {
+	told := looked || i.Recorded != nil // who reported nothing of an interface may have given it anything
+	known := func(is bool, texts ...string) []string {
+		if len(texts) == 0 && !is {
+			return []string{unknown}
+		}
+		return texts
+	}
+	mac, mtu := some(i.MAC()), []string(nil)
+	if n := i.MTU(); n > 0 {
+		mtu = []string{strconv.Itoa(n)}
+	}
+	r := row{{i.Name}, {i.Network}, {string(i.State)}}
+	if !recorded {
+		r = append(r, known(looked || i.Driver != "", some(linkState(i, looked))...))
+	}
+	r = append(r, known(told, texts(i.Addresses())...))
+	if !recorded {
+		r = append(r, known(looked, defaultRoutes(i.Live)...))
+	}
+	r = append(r, known(looked, mac...), known(looked, mtu...), some(strings.TrimSpace(i.Device+" "+i.Driver)))
+	if wide {
+		r = append(r, i.Plugins, some(i.HostLink))
+	}
+	for x, cell := range r {
+		r[x] = clean(cell)
+	}
+	return r
+}
+
+// some is a list of a text, or of none if it is empty.
+func some(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return []string{text}
+}
+
 // linkState is what the kernel tells of an interface in a word.
-func linkState(i *inspect.Interface, seen bool) string {
+func linkState(i *inspect.Interface, looked bool) string {
 	switch {
 	case i.Driver != "":
 		return "userspace"
-	case i.Live == nil && seen && i.Recorded != nil:
+	case i.Live == nil && looked && i.Recorded != nil:
 		return "missing"
 	case i.Live == nil:
 		return ""
