@@ -9,9 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -206,7 +204,7 @@ func (r *run) output() (io.WriteCloser, error) {
 	if file == "" || file == "-" {
 		return keptOpen{r.cmd.OutOrStdout()}, nil
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	f, err := ctl.CreateFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", ctl.FlagWrite, err)
 	}

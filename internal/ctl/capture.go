@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
 )
@@ -129,10 +129,27 @@ func (o *captureOptions) open(cmd *cobra.Command) (io.WriteCloser, error) {
 	if o.write == "-" {
 		return keptOpen{cmd.OutOrStdout()}, nil
 	}
-	// No link is followed: root may write into a folder that others write to.
-	f, err := os.OpenFile(o.write, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	f, err := CreateFile(o.write)
 	if err != nil {
 		return nil, fmt.Errorf("--write: %w", err)
+	}
+	return f, nil
+}
+
+// CreateFile creates a file for packets, or empties the one that is there, if that is the caller's own: nobody else can read it afterwards.
+func CreateFile(path string) (*os.File, error) {
+	const mode = 0o600
+	f, err := bounded.OpenOwn(path, os.O_WRONLY, mode)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = errors.Join(f.Chmod(mode), f.Truncate(0))
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written
+		return nil, err
 	}
 	return f, nil
 }
