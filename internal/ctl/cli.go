@@ -83,5 +83,9 @@ func group(cmd *cobra.Command) *cobra.Command {
 
 // flagError tells what the error of a flag leaves out.
 func flagError(cmd *cobra.Command, err error) error {
+	// It need not be the flag: it may be one of a command that is misspelt, which is before it.
+	if before := cmd.Flags().Args(); cmd.HasSubCommands() && len(before) > 0 {
+		return subcommands(cmd, before)
+	}
 	return fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())
 }

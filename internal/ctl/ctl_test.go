@@ -275,6 +275,7 @@ func TestCommandRefuses(t *testing.T) {
 		"an unknown command":     {args: []string{"atach"}, says: `unknown command "atach" for "plexusctl": did you mean attach or detach? see `},
 		"a beginning of several": {args: []string{"stat"}, says: `did you mean status or stats?`},
 		"a command of a command": {args: []string{"nad", "lnt"}, says: `unknown command "lnt" for "plexusctl nad": did you mean lint? see `},
+		"one with flags":         {args: []string{"detch", "-f", "x"}, says: `unknown command "detch" for "plexusctl": did you mean detach?`},
 		"nothing near":           {args: []string{"frobnicate"}, says: `unknown command "frobnicate" for "plexusctl": see `},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -49,7 +49,11 @@ const (
 	FlagRecorded      = "recorded"
 	FlagWrite         = "write"
 	FlagDuration      = "duration"
+	FlagWatch         = "watch"
 )
+
+// RecordsDir is where Plexus keeps its records unless its configuration names another folder (cniDir).
+const RecordsDir = config.DefaultCNIDir
 
 // holdCommand keeps a container alive in which `kubectl plexus` runs other commands.
 func holdCommand() *cobra.Command {
