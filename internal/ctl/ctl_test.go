@@ -265,8 +265,8 @@ func TestCommandRefuses(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no folder":              {args: []string{"attach"}, says: "with -f DIR"},
-		"a folder that is none":  {args: []string{"attach", "-f", filepath.Join(dir, "absent")}, says: "make the folder"},
+		"no folder":              {args: []string{"attach"}, says: "with -f"},
+		"a folder that is none":  {args: []string{"attach", "-f", filepath.Join(dir, "absent")}, says: "no such file or directory"},
 		"a folder without pods":  {args: []string{"attach", "-f", empty}, says: "no Pod in"},
 		"a pod that is not in":   {args: []string{"attach", "-f", dir, "c"}, says: "no Pod c in"},
 		"one netns for two pods": {args: []string{"attach", "-f", dir, "--netns", "x"}, says: "this is about 2"},

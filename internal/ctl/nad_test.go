@@ -60,7 +60,7 @@ func TestLintFailsFromTheGivenSeverityOn(t *testing.T) {
 		"a plugin of one's own":            {stdin: warning, flags: []string{"--fail-on=warning", "--bin-dir", bin}},
 		"an error":                         {stdin: broken, want: "something is wrong: 1 error"},
 		"an error in a format for a robot": {stdin: broken, flags: []string{"-o", "github"}, want: "something is wrong: 1 error"},
-		"no network at all":                {stdin: "kind: Pod\nmetadata: {name: a}\n", want: "no NetworkAttachmentDefinition in -: name a file or folder that has one"},
+		"no network at all":                {stdin: "kind: Pod\nmetadata: {name: a}\n", want: "neither a NetworkAttachmentDefinition nor a pod that selects networks in -: name a file or folder that has one"},
 		"an unknown severity":              {stdin: sound, flags: []string{"--fail-on=info"}, want: `--fail-on "info": use error or warning`},
 		"an unknown format":                {stdin: sound, flags: []string{"-o", "xml"}, want: `--output "xml": use text, json, sarif or github`},
 	} {
