@@ -201,9 +201,15 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 				"plexus-system/own/plexusctl: " + ctlName + " doctor --until-eof --root=/host --", "delete it",
 			},
 		},
-		"JSON of all nodes":                  {args: "status -o json", says: "name one with --node"},
-		"flags are checked here":             {args: "status web -o xml", says: `--output "xml"`},
-		"capture needs a file":               {args: "capture web net1 --privileged", says: "-w FILE"},
+		"JSON of all nodes":      {args: "status -o json", says: "name one with --node"},
+		"flags are checked here": {args: "status web -o xml", says: `--output "xml"`},
+		"a capture as text": {
+			args: "capture web net1 icmp or arp --privileged",
+			calls: []string{
+				"make privileged pod in plexus-system on n1 for 1h0m0s",
+				"plexus-system/own/plexusctl: " + ctlName + " capture --until-eof --root=/host -- current/web net1 icmp or arp", "delete it",
+			},
+		},
 		"what is for this machine is not":    {args: "attach -f .", says: "unknown command"},
 		"nobody calls what only we do":       {args: "hold", says: "unknown command"},
 		"an argument that looks like a flag": {args: "status -- --root", calls: []string{daemonExec("n1", "status --until-eof --recorded -- current/--root")}},

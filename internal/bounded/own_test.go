@@ -66,8 +66,10 @@ func TestOpenOwn(t *testing.T) {
 			},
 		},
 		"through a link that leads to itself": {
-			given: func(dir string) (string, error) { return filepath.Join(dir, "l", "f"), os.Symlink("l", filepath.Join(dir, "l")) },
-			says:  "too many levels of symbolic links",
+			given: func(dir string) (string, error) {
+				return filepath.Join(dir, "l", "f"), os.Symlink("l", filepath.Join(dir, "l"))
+			},
+			says: "too many levels of symbolic links",
 		},
 		"through a link in a stranger's folder": {
 			needsRoot: true,
