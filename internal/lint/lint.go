@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
+	"github.com/plexus-cni/plexus/nad"
 )
 
 // MaxFindings bounds what one run finds: nobody reads more, and the input is not trusted. One more says so.
@@ -32,10 +34,7 @@ type Options struct {
 // Run checks the NetworkAttachmentDefinitions of the files, also those in Lists, and the annotations by which pods and workloads select networks;
 // other objects are ignored. It returns the findings, in the order in which they stand in the files, and how many objects it checked.
 func Run(files []File, o Options) (finding.List, int) {
-	l := &linter{options: o, severities: map[string]finding.Severity{}}
-	for _, k := range Kinds() {
-		l.severities[k.Code] = k.Severity
-	}
+	l := newLinter(o)
 	first := map[string]*definition{}
 	var all []definition
 	for _, file := range files {
@@ -65,6 +64,27 @@ func Run(files []File, o Options) (finding.List, int) {
 		})
 	}
 	return l.found, len(all) + l.selecting
+}
+
+// Check checks definitions without their files: their findings have a field, and no place.
+func Check(definitions []nad.Definition, o Options) finding.List {
+	l := newLinter(o)
+	for _, parsed := range definitions {
+		d := definition{linter: l, Definition: parsed, config: config{text: parsed.Config}, annotations: map[string]place{}}
+		if parsed.ResourceName != "" {
+			d.annotations[annotations.ResourceNameKey] = place{}
+		}
+		d.check()
+	}
+	return l.found
+}
+
+func newLinter(o Options) *linter {
+	l := &linter{options: o, severities: map[string]finding.Severity{}}
+	for _, k := range Kinds() {
+		l.severities[k.Code] = k.Severity
+	}
+	return l
 }
 
 type linter struct {

@@ -136,9 +136,18 @@ func (p *podAnnotations) check() bool {
 		if slices.Contains(podKeys(), key) || slices.Contains(statusKeys(), key) {
 			continue
 		}
-		near := meant(key, podKeys())
+		near := annotations.MeantKey(key)
 		if near != "" || domain == "k8s.v1.cni.cncf.io" || domain == "v1.multus-cni.io" {
-			p.report(AnnotationUnknown, key, fmt.Sprintf("%q has no effect on a pod%s", short(key), near), "")
+			text := fmt.Sprintf("%q has no effect on a pod", short(key))
+			if near != "" {
+				text += fmt.Sprintf("; perhaps %q is meant", near)
+			}
+			p.report(AnnotationUnknown, key, text, "")
+		}
+	}
+	for _, key := range podKeys() {
+		for _, notice := range annotations.Notices(map[string]string{key: p.values[key]}) {
+			p.report(AnnotationUnknown, key, notice, "")
 		}
 	}
 	for key, parse := range map[string]func(string) error{
