@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -23,6 +22,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/sysfs"
 )
 
 // RunsOnNode is the annotation (cobra.Command.Annotations) of commands that look at a node. Its value says what they need there:
@@ -208,16 +208,13 @@ func (o *nodeOptions) node(recorded bool) *inspect.Node {
 	return n
 }
 
-// driver names the driver of a PCI device.
+// driver names the driver of a device.
 func driver(device string) string {
-	if strings.Contains(device, "/") {
-		return ""
-	}
-	link, err := os.Readlink(filepath.Join("/sys/bus/pci/devices", device, "driver"))
+	d, err := sysfs.New("/sys").Device(device)
 	if err != nil {
-		return "" // it has none, or is on another bus
+		return "" // what is no device has none
 	}
-	return filepath.Base(link)
+	return d.Driver
 }
 
 // pods tells of all sandboxes on record, prints what is wrong with the records themselves, and counts those that can not be read.
