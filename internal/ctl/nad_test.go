@@ -110,6 +110,7 @@ func scaffolds() map[string][]string {
 		"vlan":        {"vlan", "net", "--master", "nic0", "--vlan", "42", "--subnet", "10.56.0.0/24", "--subnet", "fd00:56::/64"},
 		"sriov":       {"sriov", "net", "--resource", "intel.com/nic", "--vlan", "42", "--ipam", "static"},
 		"host-device": {"host-device", "net", "--device", "nic0", "--ipam", "none"},
+		"whereabouts": {"macvlan", "net", "--master", "nic0", "--ipam", "whereabouts"},
 		"device":      {"host-device", "net", "--resource", "intel.com/nic", "--ipam", "dhcp"},
 	}
 }
@@ -144,11 +145,11 @@ func TestScaffoldsRefuseWhatMakesNoNetwork(t *testing.T) {
 		{"sriov a", "--resource"},
 		{"host-device a", "--device"},
 		{"host-device a --device e --resource a/b", "either"},
-		{"bridge a --master e", "--master is nothing to bridge"},
-		{"macvlan a --master e --vlan 1", "--vlan is nothing to macvlan"},
+		{"bridge a --master e", "--master has no meaning for bridge"},
+		{"macvlan a --master e --vlan 1", "--vlan has no meaning for macvlan"},
 		{"macvlan a --master e --mode x", "mode"},
 		{"macvlan a --master e --subnet 10.0.0.1/24", "10.0.0.1/24"},
-		{"macvlan a --master e --subnet 10.0.0.0/24 --ipam dhcp", "--subnet is nothing to --ipam dhcp"},
+		{"macvlan a --master e --subnet 10.0.0.0/24 --ipam dhcp", "--subnet has no meaning for --ipam dhcp"},
 		{"ipvlan a --master e --ipam none", "ipam"},
 		{"bridge a --vlan 4095", "4095"},
 		{"sriov a --resource nic", "domain"},

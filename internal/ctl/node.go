@@ -263,10 +263,15 @@ func filterPods(pods []inspect.Pod, namespace, name string) ([]inspect.Pod, erro
 		if namespace != "" {
 			in = " of namespace " + namespace
 		}
-		return nil, fmt.Errorf("no pod %s%s is on record on this node: `plexusctl status` lists those that are, and `plexusctl trace` looks into the log", name, in)
+		return nil, &missingPodError{fmt.Sprintf("no pod %s%s is on record on this node: `plexusctl status` lists those that are, and `plexusctl trace` searches the log", name, in)}
 	}
 	return found, nil
 }
+
+// missingPodError says that no record is of the pod that was asked for.
+type missingPodError struct{ text string }
+
+func (e *missingPodError) Error() string { return e.text }
 
 // choosePod picks the sandbox that a pod lives in: the newest whose namespace is there.
 func choosePod(pods []inspect.Pod, namespace, name string) (*inspect.Pod, error) {

@@ -6,7 +6,9 @@ package ctl
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/inspect"
+	"github.com/plexus-cni/plexus/internal/netdev"
 )
 
 // Output formats of status alone.
@@ -32,11 +35,15 @@ const (
 func statusCommand(env Environment) *cobra.Command {
 	var o nodeOptions
 	var output string
+	var watch bool
 	cmd := &cobra.Command{
 		Use:   "status [POD]",
 		Short: "Show the pods of this node with all their interfaces",
 		Long: `Show the pods that are on record on this node, or one (NAME, NAMESPACE/NAME or the beginning of a container ID), with all their interfaces:
-what Plexus recorded of each, and what the kernel tells now. Below each pod stands what is wrong with it and how to mend that.
+what Plexus recorded of each, and what the kernel has now. What is wrong with a pod stands below it, with the fix. "?" stands for what was not
+looked at, "-" for what is not there.
+
+With --watch it shows them again after each change of a record, or of links, addresses and routes in a pod, until ctrl-C.
 
 The exit status is 1 if something is wrong: an attachment that failed or was left midway, an interface that is missing, down or without
 an address that it was given, a pod whose network namespace is gone, a record that cannot be read. It is 2 if the node could not be examined.`,
@@ -45,20 +52,30 @@ an address that it was given, a pod whose network namespace is gone, a record th
   plexusctl status web -o svg > web.svg`,
 		Args:        arguments(0, 1),
 		Annotations: map[string]string{examines: "", RunsOnNode: NeedsFiles},
-		PreRunE:     func(*cobra.Command, []string) error { return checkStatusFormat(output) },
+		PreRunE: func(*cobra.Command, []string) error {
+			if watch && slices.Contains([]string{formatDOT, formatSVG}, output) {
+				return fmt.Errorf("--%s with --output %s: use table, wide, json or yaml", FlagWatch, output)
+			}
+			return checkStatusFormat(output)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, stop, err := o.enter(cmd)
+			ctx, stop, err := o.enter(cmd)
 			if err != nil {
 				return err
 			}
 			defer stop()
-			return runStatus(cmd, &o, output, env.Colour, append(args, "")[0])
+			name := append(args, "")[0]
+			if watch {
+				return watchStatus(ctx, cmd, &o, output, env.Colour, name)
+			}
+			return runStatus(cmd, &o, output, env.Colour, name)
 		},
 	}
 	o.addTo(cmd)
 	o.addAllNamespaces(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&o.recorded, FlagRecorded, false, "tell only what is on record: look at no network namespace, which takes root on the node")
+	flags.BoolVar(&o.recorded, FlagRecorded, false, "show only what is on record: do not look at network namespaces, which takes root on the node")
+	flags.BoolVarP(&watch, FlagWatch, "w", false, "show the pods again after each change, until ctrl-C")
 	flags.StringVarP(&output, "output", "o", formatTable, "print `FORMAT`: table, wide, json, yaml, or a drawing: dot (Graphviz) or svg")
 	completeOutput(cmd, formatTable, formatWide, formatJSON, formatYAML, formatDOT, formatSVG)
 	return cmd
@@ -73,20 +90,8 @@ func checkStatusFormat(format string) error {
 }
 
 func runStatus(cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) error {
-	all, unreadable, err := o.pods(cmd)
-	if err != nil {
-		return err
-	}
-	pods, err := filterPods(all, o.namespace, name)
-	if err != nil {
-		return err
-	}
 	var out bytes.Buffer
-	if len(pods) == 0 && o.namespace != "" && (output == formatTable || output == formatWide) {
-		_, err = fmt.Fprintf(&out, "no pod of namespace %s is on record; -A shows those of all namespaces\n", printable(o.namespace))
-	} else {
-		err = renderPods(&out, output, pods, paint{on: colour}, o.recorded)
-	}
+	pods, unreadable, err := showStatus(&out, cmd, o, output, colour, name)
 	if err != nil {
 		return err
 	}
@@ -97,6 +102,42 @@ func runStatus(cmd *cobra.Command, o *nodeOptions, output string, colour bool, n
 		unreadable = 0 // of other pods, as this one's can be read
 	}
 	return verdict(pods, unreadable)
+}
+
+// showStatus writes the pods that are asked for, and returns them and how many records cannot be read.
+func showStatus(w io.Writer, cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) ([]inspect.Pod, int, error) {
+	all, unreadable, err := o.pods(cmd)
+	if err != nil {
+		return nil, 0, err
+	}
+	pods, err := filterPods(all, o.namespace, name)
+	switch {
+	case err != nil:
+	case len(pods) == 0 && o.namespace != "" && (output == formatTable || output == formatWide):
+		_, err = fmt.Fprintf(w, "no pod of namespace %s is on record; -A shows those of all namespaces\n", printable(o.namespace))
+	default:
+		err = renderPods(w, output, pods, paint{on: colour}, o.recorded)
+	}
+	return pods, unreadable, err
+}
+
+// watchStatus shows pods until ctx is done. A pod that is not there yet may come.
+func watchStatus(ctx context.Context, cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) error {
+	w := &watcher{out: cmd.OutOrStdout(), stateDirs: o.node(true).StateDirs, clear: "\n"}
+	if !o.recorded {
+		w.kernel = netdev.NewLinux()
+	}
+	if colour { // a terminal
+		w.clear = "\x1b[H\x1b[2J"
+	}
+	w.show = func(out io.Writer) ([]inspect.Pod, error) {
+		pods, _, err := showStatus(out, cmd, o, output, colour, name)
+		if _, missing := errors.AsType[*missingPodError](err); missing {
+			err = renderPods(out, output, nil, paint{on: colour}, o.recorded)
+		}
+		return pods, err
+	}
+	return w.run(ctx)
 }
 
 // verdict is an error when something is wrong with a pod, or records can not be read.
