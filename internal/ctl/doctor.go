@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -111,6 +112,10 @@ func runDoctor(ctx context.Context, cmd *cobra.Command, o *doctorOptions, env En
 	ranges, err := parseRanges(o.ranges)
 	if err != nil {
 		return err
+	}
+	// Without the node's own there is something to find out; a file that was named is there, or its name is wrong.
+	if _, err := os.Stat(o.conf); err != nil && o.conf != defaultConf {
+		return fmt.Errorf("--conf: %w", withMend(err))
 	}
 	d := &doctor.Doctor{
 		Conf: o.conf, StateDirs: o.stateDirs, BinDirs: o.binDirs, Paths: doctor.DefaultPaths(), Kernel: netdev.NewLinux(), Sysfs: sysfs.New("/sys"),

@@ -116,6 +116,11 @@ func runRender(cmd *cobra.Command, o *renderOptions, name string) error {
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "warning:", printable(text))
 	}}
 	plan, err := planPod(cmd.Context(), resolver, &objectSource{objects: objects, where: o.path, devices: given})
+	if errors.Is(err, source.ErrNoDevice) {
+		// What the pod requests is not looked at: there is no node to give it anything.
+		text, _, _ := strings.Cut(err.Error(), ": request ")
+		return fmt.Errorf("%s: name the devices that the node would give the pod with --device RESOURCE=ID", text)
+	}
 	if err != nil {
 		return err
 	}

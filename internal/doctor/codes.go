@@ -21,6 +21,7 @@ const (
 	PluginBroken        = "plugin-broken"
 	PluginVersion       = "plugin-version"
 	PluginSlow          = "plugin-slow"
+	NetworkNoCheck      = "network-no-check"
 	StatusNetwork       = "status-network"
 	StatusPlexus        = "status-plexus"
 	DaemonUnreachable   = "daemon-unreachable"
@@ -108,6 +109,7 @@ func Codes() []Code {
 		{PluginBroken, Error, "A plugin does not answer VERSION.", "Install it again, for this architecture."},
 		{PluginVersion, Error, "A plugin does not support the CNI version of a network.", "Install a newer one, or lower `cniVersion`."},
 		{PluginSlow, Warning, "A plugin takes more than half a second for VERSION, which does nothing.", "Find out what keeps the node or its disk busy."},
+		{NetworkNoCheck, Warning, "With `checkNetworks` `all`, CHECK calls an IPAM plugin that does not implement it.", "Set `\"disableCheck\": true` in the network's configuration."},
 		{StatusNetwork, Error, "The plugins of a network report that they cannot attach a pod now (STATUS).", "Fix what they report."},
 		{StatusPlexus, Error, "Plexus reports that it cannot attach a pod now (STATUS).", "Fix what it reports."},
 		{DaemonUnreachable, Error, "plexusd does not answer on its socket, so no pod is attached.", "Start plexusd on the node."},

@@ -63,6 +63,7 @@ func (d *Doctor) checkConf(_ context.Context, n *node) ([]Finding, error) {
 	}
 	found = append(found, d.crioGC(dir, n)...)
 	found = append(found, takenNames(n)...)
+	found = append(found, d.withoutCheck(n)...)
 	for _, p := range n.problems {
 		found = append(found, newFinding(NetworkInvalid, p.from, oneLine(p.err.Error()), "correct it: pods that get this network can not be attached"))
 	}
@@ -83,10 +84,7 @@ func (d *Doctor) crioGC(dir string, n *node) []Finding {
 			continue
 		}
 		has, err := version.GreaterThanOrEqualTo(f.list.CNIVersion(), "1.1.0")
-		var keys struct {
-			DisableGC any `json:"disableGC"`
-		}
-		if err != nil || !has || json.Unmarshal(f.list.Bytes(), &keys) != nil || keys.DisableGC == true || keys.DisableGC == "true" {
+		if err != nil || !has || isTrue(f.list, "disableGC") {
 			continue
 		}
 		found = append(found, newFinding(ConfCRIOGC, path, fmt.Sprintf("CRI-O's GC tells network %s, with which it attached nothing itself, that no attachment is valid: at CNI %s its plugin may drop what Plexus attached with it", f.list.Name(), f.list.CNIVersion()),
@@ -106,6 +104,38 @@ func takenNames(n *node) []Finding {
 		}
 	}
 	return found
+}
+
+// noCheck are IPAM plugins that answer every CHECK with an error.
+func noCheck() []string { return []string{"whereabouts"} }
+
+// withoutCheck tells of networks whose CHECK fails for want of an implementation, where all networks are asked.
+func (d *Doctor) withoutCheck(n *node) []Finding {
+	if n.conf == nil || !n.conf.cfg.CheckAll {
+		return nil
+	}
+	var found []Finding
+	for _, w := range d.concerned(n) {
+		has, err := version.GreaterThanOrEqualTo(w.list.CNIVersion(), "0.4.0") // which brought CHECK
+		if err != nil || !has || isTrue(w.list, "disableCheck") {
+			continue
+		}
+		for _, p := range w.plugins() {
+			var ipam struct {
+				Type string `json:"type"`
+			}
+			if json.Unmarshal(p.IPAM, &ipam) == nil && slices.Contains(noCheck(), ipam.Type) {
+				found = append(found, newFinding(NetworkNoCheck, w.object(), fmt.Sprintf("its IPAM plugin %s does not implement CHECK, and \"checkNetworks\" is all: each CHECK of a pod logs an error", ipam.Type), "set \"disableCheck\": true in "+w.from))
+			}
+		}
+	}
+	return found
+}
+
+// isTrue reports whether a key of a list is true; older configurations have it as a string (CNI 1.1.0 §1).
+func isTrue(list *nad.List, key string) bool {
+	var keys map[string]any
+	return json.Unmarshal(list.Bytes(), &keys) == nil && (keys[key] == true || keys[key] == "true")
 }
 
 // confOrder tells whether the runtime's choice is Plexus.

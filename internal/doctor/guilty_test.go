@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -134,5 +135,35 @@ func TestGrouped(t *testing.T) {
 	want := []Finding{finding("pod a", "x (2 times); y"), finding("pod b", "x"), finding("pod c", "0; 1; 2; 3; and 2 more")}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestIPAMWithoutCheck(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		keys, conf string
+		want       bool
+	}{
+		"all networks are asked":         {keys: `"checkNetworks":"all",`, conf: `{"cniVersion":"1.0.0","type":"loopback","ipam":{"type":"whereabouts"}}`, want: true},
+		"only the default network is":    {conf: `{"cniVersion":"1.0.0","type":"loopback","ipam":{"type":"whereabouts"}}`},
+		"CHECK is off for the network":   {keys: `"checkNetworks":"all",`, conf: `{"cniVersion":"1.0.0","disableCheck":true,"plugins":[{"type":"loopback","ipam":{"type":"whereabouts"}}]}`},
+		"a version that has none":        {keys: `"checkNetworks":"all",`, conf: `{"cniVersion":"0.3.1","type":"loopback","ipam":{"type":"whereabouts"}}`},
+		"an IPAM plugin that implements": {keys: `"checkNetworks":"all",`, conf: `{"cniVersion":"1.0.0","type":"loopback","ipam":{"type":"static"}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newTestNode(t, "")
+			conf, err := os.ReadFile(n.Conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.write(t, "net.d/00-plexus.conflist", strings.Replace(string(conf), `"manifestDir"`, tc.keys+`"manifestDir"`, 1))
+			n.script(t, "whereabouts", "")
+			n.write(t, "manifests/nads.yaml", nadYAML("net", tc.conf))
+			found := n.examine(t)
+			if codes := strings.Join(bad(found), ","); strings.Contains(codes, NetworkNoCheck) != tc.want {
+				t.Errorf("found %s", show(found))
+			}
+		})
 	}
 }
