@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/net/bpf"
+	xbpf "golang.org/x/net/bpf"
 
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/testenv"
@@ -25,13 +25,13 @@ func byProtocol(protocol uint32) netdev.PacketFilter {
 		if t == netdev.LinkTypeCooked {
 			header = 0
 		}
-		raw, err := bpf.Assemble([]bpf.Instruction{
-			bpf.LoadExtension{Num: bpf.ExtProto},
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipFalse: 3},
-			bpf.LoadAbsolute{Off: header + offset, Size: 1},
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: protocol, SkipFalse: 1},
-			bpf.RetConstant{Val: 1 << 18},
-			bpf.RetConstant{Val: 0},
+		raw, err := xbpf.Assemble([]xbpf.Instruction{
+			xbpf.LoadExtension{Num: xbpf.ExtProto},
+			xbpf.JumpIf{Cond: xbpf.JumpEqual, Val: 0x0800, SkipFalse: 3},
+			xbpf.LoadAbsolute{Off: header + offset, Size: 1},
+			xbpf.JumpIf{Cond: xbpf.JumpEqual, Val: protocol, SkipFalse: 1},
+			xbpf.RetConstant{Val: 1 << 18},
+			xbpf.RetConstant{Val: 0},
 		})
 		var code []netdev.FilterCode
 		for _, r := range raw {
