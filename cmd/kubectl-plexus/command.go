@@ -4,14 +4,14 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +27,8 @@ const (
 	program = "/usr/bin/plexusctl"
 	// hostRoot is where a pod of our own mounts the node's file system.
 	hostRoot = "/host"
+	// defaultNodeTimeout is what one of several nodes has, a privileged pod's start included.
+	defaultNodeTimeout = 90 * time.Second
 )
 
 // options are the flags of `kubectl plexus` itself.
@@ -35,6 +37,7 @@ type options struct {
 	privileged      bool
 	kubeContext     string
 	kubeconfig      string
+	nodeTimeout     time.Duration
 }
 
 // newCommand is plexusctl's own command, of which those that look at a node run there.
@@ -46,14 +49,16 @@ func newCommand(env ctl.Environment, k kube) *cobra.Command {
 	root.Short = "Look at the networks of pods"
 	root.Long = `Look at the networks of pods: find the node of a pod, and run plexusctl there, with your own rights in the cluster.
 
-What needs only Plexus' records and log runs in the pod of plexusd, which has no privilege on the node. What has to enter a pod's network
-namespace needs root there: with --privileged it runs in a privileged pod of its own, which is deleted at the end.`
+status and trace need only Plexus' records and log. They run in the pod of plexusd, which has no privilege on the node and sees both where the
+component deploy/components/inspect is applied. What has to enter a pod's network namespace needs root on the node: with --privileged it runs
+in a privileged pod of its own, which is deleted at the end.`
 	flags := root.PersistentFlags()
-	flags.StringVar(&o.node, "node", "", "look at the node `NAME`, rather than find out that of the pod")
+	flags.StringVar(&o.node, "node", "", "look at the node `NAME` instead of the pod's")
 	flags.BoolVar(&o.privileged, "privileged", false, "run in a privileged pod on the node, which is deleted at the end")
 	flags.StringVar(&o.namespace, "plexus-namespace", defaultNamespace, "the Kubernetes namespace `NAME` that plexusd runs in")
-	flags.StringVar(&o.kubeContext, "context", "", "kubectl's")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubectl's")
+	flags.DurationVar(&o.nodeTimeout, "node-timeout", defaultNodeTimeout, "wait this `TIME` for each node, where several are asked")
+	flags.StringVar(&o.kubeContext, "context", "", "use the kubeconfig context `NAME`, as kubectl does")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "use the kubeconfig `FILE`, as kubectl does")
 	for _, cmd := range slices.Clone(root.Commands()) {
 		need, onNode := cmd.Annotations[ctl.RunsOnNode]
 		switch {
@@ -61,6 +66,7 @@ namespace needs root there: with --privileged it runs in a privileged pod of its
 			root.RemoveCommand(cmd) // they are about this machine
 		case onNode:
 			cmd.ValidArgsFunction = nil
+			cmd.Example = strings.ReplaceAll(cmd.Example, "plexusctl ", "kubectl plexus ")
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				r := &run{options: o, kube: k.with(o.kubeContext, o.kubeconfig), cmd: cmd, args: args}
 				return r.run(cmd.Context(), need)
@@ -87,45 +93,140 @@ func (r *run) run(ctx context.Context, need string) error {
 	if err := r.findPod(ctx); err != nil {
 		return err
 	}
-	daemons, err := r.kube.daemons(ctx, r.namespace, r.node)
+	if err := r.takeNamespace(ctx, need); err != nil {
+		return err
+	}
+	set, err := r.kube.daemonSet(ctx, r.namespace)
 	if err != nil {
 		return err
 	}
-	if len(daemons) == 0 && r.privileged {
-		// Why it does not run is what the command may have to find out.
-		if daemons, err = r.kube.places(ctx, r.namespace, r.node); err != nil {
-			return err
-		}
+	if set == nil {
+		return fmt.Errorf("there is no DaemonSet of plexusd in namespace %s: install Plexus, or name its namespace with --plexus-namespace", r.namespace)
 	}
-	if len(daemons) == 0 {
-		return r.noDaemon()
+	if err := r.checkMounts(set); err != nil {
+		return err
 	}
-	if format := r.flag("output"); len(daemons) > 1 && !slices.Contains([]string{"", "table", "text", "wide"}, format) {
-		return fmt.Errorf("--output %s is for one node, and plexusd runs on %d: name one with --node, or a pod", format, len(daemons))
+	daemons, err := r.find(ctx, set)
+	switch {
+	case err != nil:
+		return err
+	case len(daemons) == 0:
+		return fmt.Errorf("no pod of DaemonSet %s/%s runs on %s: see `kubectl -n %s describe pods`, or add --privileged, which needs no plexusd",
+			set.namespace, set.name, cmp.Or(r.node, "any node"), set.namespace)
+	case len(daemons) == 1:
+		return r.runOn(ctx, set, daemons[0], r.cmd.OutOrStdout(), r.cmd.ErrOrStderr())
+	}
+	if err := r.checkSeveral(len(daemons)); err != nil {
+		return err
+	}
+	return r.runOnAll(ctx, set, daemons)
+}
+
+// find finds where to run: in plexusd's own pods, or, with privilege, on any node, as why plexusd does not run may be what the command has
+// to find out.
+func (r *run) find(ctx context.Context, set *daemonSet) ([]daemon, error) {
+	if r.privileged && r.node != "" {
+		return []daemon{{node: r.node}}, nil
+	}
+	daemons, err := r.kube.daemons(ctx, set, r.node)
+	if err != nil || len(daemons) > 0 || !r.privileged {
+		return daemons, err
+	}
+	nodes, err := r.kube.nodeNames(ctx)
+	for _, n := range nodes {
+		daemons = append(daemons, daemon{node: n})
+	}
+	return daemons, err
+}
+
+// checkMounts tells that plexusd's container lacks the records, of which plexusctl would see as many as on a node without pods: none.
+func (r *run) checkMounts(set *daemonSet) error {
+	if r.privileged {
+		return nil // it has the node's file system
+	}
+	dirs := r.list("state-dir")
+	if len(dirs) == 0 {
+		dirs = []string{ctl.RecordsDir}
+	}
+	if slices.ContainsFunc(dirs, set.sees) {
+		return nil
+	}
+	return fmt.Errorf("DaemonSet %s/%s does not mount %s of the node, where Plexus keeps its records: apply the component deploy/components/inspect, or add --privileged; if \"cniDir\" names another folder that is mounted, name it with --state-dir",
+		set.namespace, set.name, strings.Join(dirs, " or "))
+}
+
+// checkSeveral refuses what makes sense for one node only.
+func (r *run) checkSeveral(n int) error {
+	if format := r.flag("output"); !slices.Contains([]string{"", "table", "text", "wide"}, format) {
+		return fmt.Errorf("--output %s is for one node, and plexusd runs on %d: name one with --node, or a pod", format, n)
+	}
+	if r.flag(ctl.FlagWatch) == "true" {
+		return fmt.Errorf("--%s is for one node, and plexusd runs on %d: name one with --node, or a pod", ctl.FlagWatch, n)
+	}
+	return nil
+}
+
+// maxParallel is how many nodes are asked at a time: each takes a kubectl here and a connection of the API server.
+const maxParallel = 16
+
+// answer is what a node printed.
+type answer struct {
+	out, stderr bytes.Buffer
+	err         error
+}
+
+// runOnAll asks the nodes side by side, and prints each one's answer as soon as it and those before it are there.
+func (r *run) runOnAll(ctx context.Context, set *daemonSet, daemons []daemon) error {
+	answers := make([]chan *answer, len(daemons))
+	slots := make(chan struct{}, maxParallel)
+	for i, d := range daemons {
+		answers[i] = make(chan *answer, 1)
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			answers[i] <- r.ask(ctx, set, d)
+		}()
 	}
 	var errs []error
-	for _, d := range daemons {
-		if len(daemons) > 1 {
-			r.cmd.PrintErrf("node %s\n", d.node)
+	for i, d := range daemons {
+		a := <-answers[i]
+		if i > 0 {
+			fmt.Fprintln(r.cmd.OutOrStdout()) //nolint:errcheck // the next write tells
 		}
-		errs = append(errs, r.runOn(ctx, d))
+		_, err := fmt.Fprintf(r.cmd.OutOrStdout(), "node %s\n%s", d.node, &a.out)
+		_, _ = r.cmd.ErrOrStderr().Write(a.stderr.Bytes()) // an error of standard error can be told nowhere
+		errs = append(errs, err)
+		if a.err != nil {
+			errs = append(errs, fmt.Errorf("node %s: %w", d.node, a.err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func (r *run) noDaemon() error {
-	mend := "install Plexus, or name its namespace with --plexus-namespace"
-	if !r.privileged {
-		mend += "; if it is installed and does not start, add --privileged, which needs no daemon"
+// ask runs the command on one of several nodes, for a bounded time.
+func (r *run) ask(ctx context.Context, set *daemonSet, d daemon) *answer {
+	a := &answer{}
+	limited, cancel := context.WithTimeout(ctx, r.nodeTimeout)
+	defer cancel()
+	a.err = r.runOn(limited, set, d, &a.out, &a.stderr)
+	if errors.Is(limited.Err(), context.DeadlineExceeded) {
+		a.err = fmt.Errorf("it did not answer within %v: see whether it is ready, or give it longer with --node-timeout", r.nodeTimeout)
 	}
-	return fmt.Errorf("no plexusd runs in namespace %s%s: %s", r.namespace, cmp.Or(on(r.node), " on any node"), mend)
+	return a
 }
 
-func on(node string) string {
-	if node == "" {
-		return ""
+// takeNamespace lets status show the pods that kubectl would, without a pod and without -n: those of the current namespace. Other commands look at
+// the whole node then.
+func (r *run) takeNamespace(ctx context.Context, need string) error {
+	f := r.cmd.Flags().Lookup(ctl.FlagNamespace)
+	if need != ctl.NeedsFiles || len(r.args) > 0 || !r.has(ctl.FlagAllNamespaces) || r.flag(ctl.FlagAllNamespaces) == "true" || f.Changed {
+		return nil
 	}
-	return " on node " + node
+	namespace, err := r.kube.currentNamespace(ctx)
+	if err != nil {
+		return err
+	}
+	return r.cmd.Flags().Set(ctl.FlagNamespace, namespace)
 }
 
 // findPod completes the pod's name and finds its node.
@@ -157,20 +258,32 @@ func (r *run) flag(name string) string {
 	return ""
 }
 
+// list is the value of a flag that may be repeated, nil if the command has none of that name.
+func (r *run) list(name string) []string {
+	f := r.cmd.Flags().Lookup(name)
+	if f == nil {
+		return nil
+	}
+	if v, ok := f.Value.(pflag.SliceValue); ok {
+		return v.GetSlice()
+	}
+	return nil
+}
+
 // runOn runs the command on the node of a daemon.
-func (r *run) runOn(ctx context.Context, d daemon) error {
-	out, err := r.output()
+func (r *run) runOn(ctx context.Context, set *daemonSet, d daemon, stdout, stderr io.Writer) error {
+	out, err := r.output(stdout)
 	if err != nil {
 		return err
 	}
-	c := container{namespace: r.namespace, pod: d.name, name: d.container}
+	c := container{namespace: set.namespace, pod: d.name, name: set.container}
 	extra := []string{}
 	if r.has(ctl.FlagUntilEOF) {
 		extra = append(extra, "--"+ctl.FlagUntilEOF)
 	}
 	if r.privileged {
 		extra = append(extra, "--"+ctl.FlagRoot+"="+hostRoot)
-		own, end, makeErr := r.kube.privileged(ctx, r.namespace, d, r.longest())
+		own, end, makeErr := r.kube.privileged(ctx, set, d.node, r.longest())
 		if makeErr != nil {
 			return errors.Join(makeErr, out.Close())
 		}
@@ -179,7 +292,7 @@ func (r *run) runOn(ctx context.Context, d daemon) error {
 	} else if r.has(ctl.FlagRecorded) {
 		extra = append(extra, "--"+ctl.FlagRecorded)
 	}
-	err = r.kube.exec(ctx, c, out, append([]string{program}, r.remote(extra)...)...)
+	err = r.kube.exec(ctx, c, out, stderr, append([]string{program}, r.remote(extra)...)...)
 	return errors.Join(err, out.Close())
 }
 
@@ -201,12 +314,12 @@ func (r *run) longest() time.Duration {
 }
 
 // output is where the command's output goes: the file that it was to write is one of this machine.
-func (r *run) output() (io.WriteCloser, error) {
+func (r *run) output(stdout io.Writer) (io.WriteCloser, error) {
 	file := r.flag(ctl.FlagWrite)
 	if file == "" || file == "-" {
-		return keptOpen{r.cmd.OutOrStdout()}, nil
+		return keptOpen{stdout}, nil
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	f, err := ctl.CreateFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", ctl.FlagWrite, err)
 	}
@@ -228,7 +341,7 @@ func (r *run) remote(extra []string) []string {
 	ours := r.cmd.Root().PersistentFlags()
 	r.cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch list, isList := f.Value.(pflag.SliceValue); {
-		case ours.Lookup(f.Name) != nil || !f.Changed:
+		case ours.Lookup(f.Name) != nil || !f.Changed || f.Name == ctl.FlagAllNamespaces: // which is so without it
 		case f.Name == ctl.FlagWrite:
 			args = append(args, "--"+f.Name+"=-")
 		case isList:

@@ -12,7 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,12 +25,25 @@ import (
 
 // cluster is a cluster in memory that logs what is done to it.
 type cluster struct {
-	nodes []string // with a daemon each
+	nodes   []string // with a daemon each
+	without []string // nodes without one
+	mounts  []string
+	// hung are nodes that do not answer.
+	hung []string
+	fail error
+
+	mu    sync.Mutex
 	calls []string
-	fail  error
+}
+
+// newCluster has two nodes with a daemon that sees the records.
+func newCluster() *cluster {
+	return &cluster{nodes: []string{"n1", "n2"}, mounts: []string{"/run/plexus", "/var/lib/cni/plexus"}}
 }
 
 func (c *cluster) log(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.calls = append(c.calls, fmt.Sprintf(format, args...))
 }
 
@@ -52,29 +67,39 @@ func (c *cluster) pod(_ context.Context, namespace, name string) (pod, error) {
 	return p, nil
 }
 
-func (c *cluster) daemons(_ context.Context, namespace, node string) ([]daemon, error) {
+func (c *cluster) currentNamespace(context.Context) (string, error) { return "current", nil }
+
+func (c *cluster) daemonSet(_ context.Context, namespace string) (*daemonSet, error) {
+	if c.nodes == nil && c.without == nil {
+		return nil, nil //nolint:nilnil // as kubectl does
+	}
+	return &daemonSet{namespace: namespace, name: "plexusd", container: "plexusd", image: "image", mounts: c.mounts}, nil
+}
+
+func (c *cluster) daemons(_ context.Context, _ *daemonSet, node string) ([]daemon, error) {
 	var found []daemon
 	for _, n := range c.nodes {
 		if node == "" || node == n {
-			found = append(found, daemon{name: "plexusd-" + n, node: n, container: "plexusd", image: namespace + "/image"})
+			found = append(found, daemon{name: "plexusd-" + n, node: n})
 		}
 	}
 	return found, nil
 }
 
-func (c *cluster) places(_ context.Context, namespace, node string) ([]daemon, error) {
-	if c.nodes == nil {
-		return nil, nil
+func (c *cluster) allNodes() []string { return slices.Concat(c.nodes, c.without) }
+
+func (c *cluster) nodeNames(context.Context) ([]string, error) { return c.allNodes(), nil }
+
+func (c *cluster) privileged(_ context.Context, set *daemonSet, node string, deadline time.Duration) (container, func(), error) {
+	c.log("make privileged pod in %s on %s for %v", set.namespace, node, deadline)
+	return container{namespace: set.namespace, pod: "own", name: "plexusctl"}, func() { c.log("delete it") }, c.fail
+}
+
+func (c *cluster) exec(ctx context.Context, at container, out, _ io.Writer, program ...string) error {
+	if slices.ContainsFunc(c.hung, func(n string) bool { return at.pod == "plexusd-"+n }) {
+		<-ctx.Done()
+		return ctx.Err()
 	}
-	return []daemon{{node: node, image: namespace + "/image"}}, nil
-}
-
-func (c *cluster) privileged(_ context.Context, namespace string, beside daemon, deadline time.Duration) (container, func(), error) {
-	c.log("make privileged pod in %s on %s for %v", namespace, beside.node, deadline)
-	return container{namespace: namespace, pod: "own", name: "plexusctl"}, func() { c.log("delete it") }, c.fail
-}
-
-func (c *cluster) exec(_ context.Context, at container, out io.Writer, program ...string) error {
 	c.log("%s/%s/%s: %s", at.namespace, at.pod, at.name, strings.Join(program, " "))
 	_, err := io.WriteString(out, "output of "+at.pod+"\n")
 	return err
@@ -88,6 +113,7 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 	}
 	tests := map[string]struct {
 		args  string
+		given func(*cluster)
 		calls []string
 		says  string
 	}{
@@ -103,12 +129,51 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 			args:  "status -n shop",
 			calls: []string{daemonExec("n1", "status --until-eof --recorded --namespace=shop --"), daemonExec("n2", "status --until-eof --recorded --namespace=shop --")},
 		},
+		"the current namespace, as with kubectl": {
+			args:  "status --node n1",
+			calls: []string{daemonExec("n1", "status --until-eof --recorded --namespace=current --")},
+		},
+		"all namespaces, as with kubectl": {
+			args:  "status -A --node n1",
+			calls: []string{daemonExec("n1", "status --until-eof --recorded --")},
+		},
+		"the component inspect is not there": {
+			args: "status", given: func(c *cluster) { c.mounts = []string{"/etc/cni/net.d"} },
+			says: "DaemonSet plexus-system/plexusd does not mount /var/lib/cni/plexus of the node, where Plexus keeps its records: apply the component deploy/components/inspect, or add --privileged",
+		},
+		"trace without the component": {
+			args: "trace web", given: func(c *cluster) { c.mounts = nil }, says: "apply the component deploy/components/inspect",
+		},
+		"records in a folder of one's own": {
+			args: "trace web --state-dir /data/plexus", given: func(c *cluster) { c.mounts = []string{"/data"} },
+			calls: []string{daemonExec("n1", "trace --until-eof --state-dir=/data/plexus -- current/web")},
+		},
+		"with privilege no component is needed": {
+			args: "status web --privileged", given: func(c *cluster) { c.mounts = nil },
+			calls: []string{
+				"make privileged pod in plexus-system on n1 for 1h0m0s",
+				"plexus-system/own/plexusctl: " + ctlName + " status --until-eof --root=/host -- current/web", "delete it",
+			},
+		},
+		"Plexus is not installed": {
+			args: "status", given: func(c *cluster) { c.nodes = nil }, says: "there is no DaemonSet of plexusd in namespace plexus-system: install Plexus, or name its namespace with --plexus-namespace",
+		},
+		"no daemon runs": {
+			args: "status", given: func(c *cluster) { c.without, c.nodes = c.nodes, nil }, says: "no pod of DaemonSet plexus-system/plexusd runs on any node: see",
+		},
+		"no daemon runs, with privilege": {
+			args: "doctor --privileged", given: func(c *cluster) { c.without, c.nodes = c.nodes[:1], nil },
+			calls: []string{
+				"make privileged pod in plexus-system on n1 for 1h0m0s",
+				"plexus-system/own/plexusctl: " + ctlName + " doctor --until-eof --root=/host --", "delete it",
+			},
+		},
 		"a node, where the pod need not be any more": {
 			args:  "trace --node n2 shop/old --last 7 --context other",
 			calls: []string{"context other", daemonExec("n2", "trace --until-eof --last=7 -- shop/old")},
 		},
 		"flags that are given twice": {
-			args:  "trace web --state-dir /a --state-dir /b",
+			args: "trace web --state-dir /a --state-dir /b", given: func(c *cluster) { c.mounts = []string{"/b"} },
 			calls: []string{daemonExec("n1", "trace --until-eof --state-dir=/a --state-dir=/b -- current/web")},
 		},
 		"the live status, with privilege": {
@@ -128,7 +193,7 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 		"a capture without privilege": {args: "capture web net1 -w -", says: "add --privileged"},
 		"stats without privilege":     {args: "stats web", says: "or run `plexusctl stats` on the node"},
 		"a pod without a node":        {args: "status pending", says: "pod current/pending has no node yet"},
-		"a node without a daemon":     {args: "status --node n9", says: "no plexusd runs in namespace plexus-system on node n9: install Plexus, or name its namespace with --plexus-namespace; if it is installed and does not start, add --privileged"},
+		"a node without a daemon":     {args: "status --node n9", says: "no pod of DaemonSet plexus-system/plexusd runs on n9: see `kubectl -n plexus-system describe pods`, or add --privileged, which needs no plexusd"},
 		"a node whose daemon does not start, with privilege": {
 			args: "doctor --node n9 --privileged",
 			calls: []string{
@@ -136,9 +201,15 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 				"plexus-system/own/plexusctl: " + ctlName + " doctor --until-eof --root=/host --", "delete it",
 			},
 		},
-		"JSON of all nodes":                  {args: "status -o json", says: "name one with --node"},
-		"flags are checked here":             {args: "status web -o xml", says: `--output "xml"`},
-		"capture needs a file":               {args: "capture web net1 --privileged", says: "-w FILE"},
+		"JSON of all nodes":      {args: "status -o json", says: "name one with --node"},
+		"flags are checked here": {args: "status web -o xml", says: `--output "xml"`},
+		"a capture as text": {
+			args: "capture web net1 icmp or arp --privileged",
+			calls: []string{
+				"make privileged pod in plexus-system on n1 for 1h0m0s",
+				"plexus-system/own/plexusctl: " + ctlName + " capture --until-eof --root=/host -- current/web net1 icmp or arp", "delete it",
+			},
+		},
 		"what is for this machine is not":    {args: "attach -f .", says: "unknown command"},
 		"nobody calls what only we do":       {args: "hold", says: "unknown command"},
 		"an argument that looks like a flag": {args: "status -- --root", calls: []string{daemonExec("n1", "status --until-eof --recorded -- current/--root")}},
@@ -146,7 +217,10 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := &cluster{nodes: []string{"n1", "n2"}}
+			c := newCluster()
+			if tc.given != nil {
+				tc.given(c)
+			}
 			cmd := newCommand(ctl.Environment{}, c)
 			var out, stderr bytes.Buffer
 			cmd.SetArgs(strings.Fields(tc.args))
@@ -155,6 +229,9 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 			err := cmd.ExecuteContext(t.Context())
 			if (err == nil) != (tc.says == "") || (err != nil && !strings.Contains(err.Error(), tc.says)) {
 				t.Errorf("error %v; want %q", err, tc.says)
+			}
+			if strings.HasPrefix(name, "all nodes") {
+				slices.Sort(c.calls) // they are asked side by side
 			}
 			if diff := cmp.Diff(tc.calls, c.calls); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -166,9 +243,29 @@ func TestCommandsRunOnTheNode(t *testing.T) {
 	}
 }
 
+// TestNodesAreAskedSideBySide: one that hangs holds up no other, and the answers come in the order of the nodes.
+func TestNodesAreAskedSideBySide(t *testing.T) {
+	t.Parallel()
+	c := newCluster()
+	c.nodes, c.hung = []string{"n1", "n2", "n3"}, []string{"n2"}
+	cmd := newCommand(ctl.Environment{}, c)
+	var out bytes.Buffer
+	cmd.SetArgs([]string{"status", "--node-timeout", "100ms"})
+	cmd.SetOut(&out)
+	cmd.SetErr(io.Discard)
+	_, err := cmd.ExecuteContextC(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), "node n2: it did not answer within 100ms") {
+		t.Errorf("error %v", err)
+	}
+	const want = "node n1\noutput of plexusd-n1\n\nnode n2\n\nnode n3\noutput of plexusd-n3\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestCaptureWritesAFileOfThisMachine(t *testing.T) {
 	t.Parallel()
-	c := &cluster{nodes: []string{"n1"}}
+	c := newCluster()
 	file := filepath.Join(t.TempDir(), "web.pcap")
 	cmd := newCommand(ctl.Environment{}, c)
 	cmd.SetArgs([]string{"capture", "web", "net1", "--privileged", "-w", file})
@@ -188,7 +285,8 @@ func TestCaptureWritesAFileOfThisMachine(t *testing.T) {
 
 func TestPodThatCanNotBeMade(t *testing.T) {
 	t.Parallel()
-	c := &cluster{nodes: []string{"n1"}, fail: errors.New("forbidden")}
+	c := newCluster()
+	c.fail = errors.New("forbidden")
 	cmd := newCommand(ctl.Environment{}, c)
 	cmd.SetArgs([]string{"stats", "web", "--privileged"})
 	if err := cmd.ExecuteContext(t.Context()); !errors.Is(err, c.fail) || len(c.calls) != 1 {
@@ -207,7 +305,8 @@ func TestDocumentedCommandsRun(t *testing.T) {
 		t.Fatalf("%d lines found", len(lines))
 	}
 	for _, line := range lines {
-		c := &cluster{nodes: []string{"n1", "worker-1"}}
+		c := newCluster()
+		c.nodes = append(c.nodes, "worker-1")
 		cmd := newCommand(ctl.Environment{}, c)
 		cmd.SetArgs(strings.Fields(line[1]))
 		cmd.SetOut(io.Discard)

@@ -48,10 +48,15 @@ func fakeKubectl(dir string, args []string) int {
 		fmt.Fprintln(os.Stderr, "Error from server (NotFound)")
 		return 3
 	case args[0] == "get" && slices.Contains(args, "pods"):
-		fmt.Print(`{"items":[{"metadata":{"name":"d1","namespace":"plexus-system"},"spec":{"nodeName":"n1","containers":[{"name":"plexusd","image":"plexus:1"}]},"status":{"phase":"Running"}},
-			{"metadata":{"name":"d0"},"spec":{"nodeName":"n1","containers":[{"name":"plexusd"}]},"status":{"phase":"Failed"}}]}`)
+		const ours = `"ownerReferences":[{"uid":"u1","controller":true}]`
+		fmt.Print(`{"items":[{"metadata":{"name":"d1",` + ours + `},"spec":{"nodeName":"n1"},"status":{"phase":"Running"}},
+			{"metadata":{"name":"d0",` + ours + `},"spec":{"nodeName":"n1"},"status":{"phase":"Failed"}},
+			{"metadata":{"name":"only-labelled"},"spec":{"nodeName":"n3","containers":[{"name":"x","image":"evil"}]},"status":{"phase":"Running"}},
+			{"metadata":{"name":"another-owner","ownerReferences":[{"uid":"u2","controller":true}]},"spec":{"nodeName":"n3"},"status":{"phase":"Running"}}]}`)
 	case args[0] == "get" && slices.Contains(args, "daemonsets"):
-		fmt.Print(`{"items":[{"spec":{"template":{"spec":{"containers":[{"name":"plexusd","image":"plexus:1"}]}}}}]}`)
+		fmt.Print(`{"items":[{"metadata":{"name":"plexusd","uid":"u1"},"spec":{"template":{"spec":{"containers":[{"name":"plexusd","image":"plexus:1","volumeMounts":[{"mountPath":"/run/plexus"}]}]}}}}]}`)
+	case args[0] == "config":
+		fmt.Print("shop")
 	case args[0] == "get" && slices.Contains(args, "nodes"):
 		fmt.Print(`{"items":[{"metadata":{"name":"n1"}},{"metadata":{"name":"n2"}}]}`)
 	case args[0] == "get":
@@ -109,7 +114,7 @@ func TestInterruptEndsTheProgramOnTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `get --context=c --kubeconfig=/k pod -o json -n shop -- web
-get --context=c --kubeconfig=/k pods -n plexus-system -l app.kubernetes.io/name=plexus -o json --field-selector spec.nodeName=n1
+get --context=c --kubeconfig=/k daemonsets -n plexus-system -l app.kubernetes.io/name=plexus -o json
 create --context=c --kubeconfig=/k -n plexus-system -o name -f -
 wait --context=c --kubeconfig=/k -n plexus-system pod/plexusctl-x7 --for=condition=Ready --timeout=1m0s
 exec --context=c --kubeconfig=/k -i -n plexus-system plexusctl-x7 -c plexusctl -- /usr/bin/plexusctl stats --until-eof --root=/host -- shop/web
@@ -160,16 +165,26 @@ func TestKubectlsErrorIsItsOwn(t *testing.T) {
 	}
 }
 
-func TestPlacesAreThoseOfTheDaemonSet(t *testing.T) {
+// TestOnlyTheDaemonSetsPodsAreTaken: who may create pods in the namespace of plexusd chooses neither node nor image of what runs with privilege.
+func TestOnlyTheDaemonSetsPodsAreTaken(t *testing.T) {
 	k, _, _ := newFake(t)
-	for node, want := range map[string][]daemon{
-		"":   {{node: "n1", image: "plexus:1"}, {node: "n2", image: "plexus:1"}},
-		"n9": {{node: "n9", image: "plexus:1"}},
-	} {
-		got, err := k.places(t.Context(), "plexus-system", node)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(daemon{})); err != nil || diff != "" {
-			t.Errorf("node %q: %v (-want +got):\n%s", node, err, diff)
-		}
+	set, err := k.daemonSet(t.Context(), "plexus-system")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &daemonSet{namespace: "plexus-system", name: "plexusd", uid: "u1", container: "plexusd", image: "plexus:1", mounts: []string{"/run/plexus"}}
+	if diff := cmp.Diff(want, set, cmp.AllowUnexported(daemonSet{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	daemons, err := k.daemons(t.Context(), set, "")
+	if diff := cmp.Diff([]daemon{{"d1", "n1"}}, daemons, cmp.AllowUnexported(daemon{})); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if nodes, err := k.nodeNames(t.Context()); err != nil || !slices.Equal(nodes, []string{"n1", "n2"}) {
+		t.Errorf("nodes %q, %v", nodes, err)
+	}
+	if namespace, err := k.currentNamespace(t.Context()); err != nil || namespace != "shop" {
+		t.Errorf("namespace %q, %v", namespace, err)
 	}
 }
 

@@ -16,24 +16,39 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"github.com/plexus-cni/plexus/internal/ctl"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := newCommand(ctl.Environment{Version: version()}, &kubectl{program: "kubectl", stderr: os.Stderr}).ExecuteContext(ctx)
+	code := report(newCommand(ctl.Environment{Version: version()}, &kubectl{program: "kubectl", stderr: os.Stderr}).ExecuteContextC(ctx))
 	stop()
+	os.Exit(code)
+}
+
+// report prints an error and returns the exit status: the highest, where several nodes were asked.
+func report(cmd *cobra.Command, err error) int {
 	if err == nil {
-		return
+		return 0
+	}
+	//nolint:errorlint // only what is joined at the top: below it stands which node an error is of
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		code := 0
+		for _, each := range joined.Unwrap() {
+			code = max(code, report(cmd, each))
+		}
+		return code
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		// kubectl, or plexusctl on the node, has said what there is to say.
-		os.Exit(max(exit.ExitCode(), 1))
+		return max(exit.ExitCode(), 1)
 	}
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(os.Stderr, "kubectl plexus:", strings.TrimRight(line, "\n"))
 	}
-	os.Exit(1)
+	return ctl.ExitCode(cmd, err)
 }
 
 func version() string {

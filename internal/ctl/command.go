@@ -10,7 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,33 +50,39 @@ type Environment struct {
 
 // options are the flags that attach and detach have in common, and their own.
 type options struct {
-	dir      string
-	stateDir string
-	binDirs  []string
-	conf     string
-	netns    string
-	output   string
+	dir       string
+	recursive bool
+	stateDir  string
+	binDirs   []string
+	conf      string
+	netns     string
+	output    string
+	force     bool
 }
 
 // Command returns plexusctl. Output goes to the command's writers; its error is for the caller to print, and may have several
 // lines, one for each thing that failed.
 func Command(env Environment) *cobra.Command {
-	root := &cobra.Command{
-		Use:           "plexusctl",
-		Short:         "Attach pods of a folder of manifests to their networks, as a container runtime does",
+	root := group(&cobra.Command{
+		Use:   "plexusctl",
+		Short: "See what Plexus did for the pods of a node, and find out what is wrong",
+		Long: `See what Plexus did for the pods of a node, and find out what is wrong with it (status, trace, capture, stats, doctor); write and check network
+definitions (nad); move from Multus (migrate); and try networks without a cluster (attach, detach).
+
+Exit status of status, doctor, migrate and nad lint: 0 when nothing is wrong, 1 when something is, 2 when it could not be examined. All other
+commands end with 1 after an error.`,
 		Version:       env.Version,
 		SilenceErrors: true, // main prints them, one line each
 		SilenceUsage:  true, // it would hide the error
-		// An error is one line.
-		DisableSuggestions: true,
-	}
+	})
 	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(statusCommand(env), traceCommand(env), captureCommand(), statsCommand(env), holdCommand())
 	root.AddCommand(doctorCommand(env), migrateCommand(env), nadCommand(env))
 	root.AddCommand(attachCommand(env), detachCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), env.Version)
 			return err
@@ -86,15 +94,15 @@ func Command(env Environment) *cobra.Command {
 func attachCommand(env Environment) *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
-		Use:   "attach -f DIR [POD...]",
-		Short: "Make a network namespace for each pod and attach it to the pod's networks",
-		Long: `Make a network namespace for each pod of the manifests in DIR, or for those named (NAME or NAMESPACE/NAME), attach it to the pod's
-networks with Plexus, and show what each pod was given. It succeeds as a whole: if one pod fails, or on ctrl-C, all is undone.
-A pod that is attached already is an error; detach it first.`,
+		Use:   "attach -f FILE|DIR [POD...]",
+		Short: "Create a network namespace for each pod and attach it to the pod's networks",
+		Long: `Create a network namespace for each pod of the manifests, or for those named (NAME or NAMESPACE/NAME), attach it to the pod's networks with
+Plexus, and show what each pod was given. It succeeds as a whole: if one pod fails, or on ctrl-C, all pods of this run are detached again.
+A pod that is attached already is an error. Detach it first.`,
 		Example: `  plexusctl attach -f examples/business-and-mgmt
   plexusctl attach -f examples/business-and-mgmt default/client --netns test -o yaml`,
 		ValidArgsFunction: func(_ *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			return podNames(o.dir), cobra.ShellCompDirectiveNoFileComp
+			return podNames(&o), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runAttach(cmd.Context(), cmd, &o, env, args)
@@ -102,8 +110,8 @@ A pod that is attached already is an error; detach it first.`,
 	}
 	o.addTo(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&o.conf, "conf", "", "read the CNI configuration of Plexus from `FILE` (default DIR/"+confName+", else "+defaultConf+")")
-	flags.StringVar(&o.netns, "netns", "", "use the network namespace `NAME`, one in "+netnsDir+" or a path, rather than make one; for exactly one pod")
+	flags.StringVar(&o.conf, "conf", "", "read the CNI configuration of Plexus from `FILE` (default "+confName+" beside the manifests, else "+defaultConf+")")
+	flags.StringVar(&o.netns, "netns", "", "use the network namespace `NAME`, one in "+netnsDir+" or a path, instead of creating one; for exactly one pod")
 	flags.StringVarP(&o.output, "output", "o", formatTable, "print `FORMAT`: table, json or yaml")
 	completeOutput(cmd, formatTable, formatJSON, formatYAML)
 	return cmd
@@ -112,26 +120,34 @@ A pod that is attached already is an error; detach it first.`,
 func detachCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
-		Use:   "detach -f DIR [POD...]",
+		Use:   "detach -f FILE|DIR [POD...]",
 		Short: "Undo attach",
-		Long: `Take pods that were attached from DIR, or those of them named (NAME or NAMESPACE/NAME), off their networks, and delete the network
-namespaces that attach made. It goes on after an error, and what failed is kept for the next detach. A pod that is not attached is
-no error. The manifests may be gone: what has to be undone is on record.`,
-		Example: `  plexusctl detach -f examples/business-and-mgmt`,
+		Long: `Detach the pods that were attached with the same -f, or those of them named (NAME or NAMESPACE/NAME), from their networks, and delete the network
+namespaces that attach created. It goes on after an error, and what failed is kept for the next detach. A pod that is not attached is not an
+error. The manifests may be gone: what has to be undone is on record.
+
+With --force a pod whose networks cannot be undone is forgotten all the same: its namespace is deleted, and what its plugins could not release
+is named.
+
+What plugins leave on the node, such as bridges, stays and is named.`,
+		Example: `  plexusctl detach -f examples/business-and-mgmt
+  plexusctl detach -f examples/business-and-mgmt default/client --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runDetach(cmd.Context(), cmd, &o, args)
 		},
 	}
 	o.addTo(cmd)
+	cmd.Flags().BoolVar(&o.force, "force", false, "forget a pod even if its networks cannot be undone")
 	return cmd
 }
 
 func (o *options) addTo(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVarP(&o.dir, "filename", "f", "", "read the manifests of pods and networks from `DIR` (required)")
-	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir, "keep the state of plexusctl in `DIR`, and that of Plexus for it")
+	flags.StringVarP(&o.dir, "filename", "f", "", "read the manifests of pods and networks from `FILE` or a folder (required)")
+	addRecursive(cmd, &o.recursive)
+	flags.StringVar(&o.stateDir, "state-dir", defaultStateDir, "keep the state of plexusctl, and that of Plexus for it, in `DIR`")
 	flags.StringArrayVar(&o.binDirs, "cni-bin", nil, "look for CNI plugins in `DIR`; may be repeated (default the folder of plexusctl, its subfolder cni and "+config.DefaultBinDir+")")
-	for _, err := range []error{cmd.MarkFlagDirname("filename"), cmd.MarkFlagDirname("state-dir"), cmd.MarkFlagDirname("cni-bin")} {
+	for _, err := range []error{cmd.MarkFlagDirname("state-dir"), cmd.MarkFlagDirname("cni-bin")} {
 		cobra.CheckErr(err) // only a flag of another name fails
 	}
 }
@@ -141,9 +157,9 @@ func completeOutput(cmd *cobra.Command, values ...cobra.Completion) {
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
 }
 
-// podNames offers pods to the shell. What can not be read offers none.
-func podNames(dir string) []cobra.Completion {
-	objects, err := manifest.Load(dir)
+// podNames offers pods to the shell. What cannot be read offers none.
+func podNames(o *options) []cobra.Completion {
+	objects, _, err := loadManifests(o.dir, o.recursive, o.stateDir)
 	if err != nil {
 		return nil
 	}
@@ -157,7 +173,7 @@ func podNames(dir string) []cobra.Completion {
 // absolute makes the folders independent of the working directory: they go into configurations and records.
 func (o *options) absolute() error {
 	if o.dir == "" {
-		return errors.New("no folder: name the one with the manifests with -f DIR")
+		return errors.New("no manifests: name their file or folder with -f")
 	}
 	for _, path := range []*string{&o.dir, &o.stateDir} {
 		abs, err := filepath.Abs(*path)
@@ -176,8 +192,10 @@ func (o *options) absolute() error {
 	return nil
 }
 
-func (o *options) runtime() *runtime {
-	return newRuntime(o.stateDir, netdev.NewLinux(), &hostPlugins{Exec: &delegate.Exec{Timeout: callTimeout, Grace: callGrace}})
+func (o *options) runtime(cmd *cobra.Command) *runtime {
+	r := newRuntime(o.stateDir, netdev.NewLinux(), &hostPlugins{Exec: &delegate.Exec{Timeout: callTimeout, Grace: callGrace}})
+	r.force, r.warn = o.force, func(text string) { cmd.PrintErrln("plexusctl: " + printable(text)) }
+	return r
 }
 
 func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environment, args []string) error {
@@ -187,7 +205,7 @@ func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environm
 	if err := o.absolute(); err != nil {
 		return err
 	}
-	objects, err := manifest.Load(o.dir)
+	objects, staged, err := loadManifests(o.dir, o.recursive, o.stateDir)
 	if err != nil {
 		return err
 	}
@@ -199,7 +217,10 @@ func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environm
 	if err != nil {
 		return err
 	}
-	conf, err := loadConf(o.conf, o.dir, o.stateDir)
+	conf, err := loadConf(o.conf, folderOf(o.dir), o.stateDir)
+	if err == nil && staged != nil {
+		conf, err = prepareConf(conf, staged.path, o.stateDir)
+	}
 	if err != nil {
 		return err
 	}
@@ -208,9 +229,9 @@ func runAttach(ctx context.Context, cmd *cobra.Command, o *options, env Environm
 	}
 	var requests []request
 	for _, p := range pods {
-		requests = append(requests, request{pod: p, dir: o.dir, conf: conf, binDirs: o.binDirs, netns: netns})
+		requests = append(requests, request{pod: p, dir: o.dir, staged: staged, conf: conf, binDirs: o.binDirs, netns: netns})
 	}
-	status, err := o.runtime().attach(ctx, requests)
+	status, err := o.runtime(cmd).attach(ctx, requests)
 	if err != nil {
 		return err
 	}
@@ -226,14 +247,36 @@ func runDetach(ctx context.Context, cmd *cobra.Command, o *options, args []strin
 	if err := o.absolute(); err != nil {
 		return err
 	}
-	return o.runtime().detach(ctx, o.dir, args, o.binDirs, func(p string, attached bool) {
-		state := "detached"
-		if !attached {
-			state = "was not attached"
+	r := o.runtime(cmd)
+	told := 0
+	say := func(format string, args ...any) {
+		told++
+		// What cannot be shown must not keep the rest from being undone.
+		_, _ = fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...)
+	}
+	before := r.bridges()
+	err := r.detach(ctx, o.dir, args, o.binDirs, func(p string, attached bool) {
+		if attached {
+			say("pod %s detached", printable(p))
+		} else {
+			say("pod %s was not attached, by the records in %s", printable(p), o.stateDir)
 		}
-		// What can not be shown must not keep the rest from being undone.
-		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "pod %s %s\n", printable(p), state)
 	})
+	if told == 0 && err == nil {
+		say("no pod is attached from %s%s", o.dir, r.elsewhere(o.dir))
+	}
+	if left := r.leftover(before); len(left) > 0 {
+		cmd.PrintErrf("left on the node: bridge %s; `ip link delete` removes one\n", strings.Join(left, ", "))
+	}
+	return err
+}
+
+// folderOf is the folder that a path names, or is in.
+func folderOf(path string) string {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return filepath.Dir(path)
+	}
+	return path
 }
 
 // choosePods picks the pods named, or all.

@@ -265,21 +265,26 @@ func TestCommandRefuses(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no folder":              {args: []string{"attach"}, says: "with -f DIR"},
-		"a folder that is none":  {args: []string{"attach", "-f", filepath.Join(dir, "absent")}, says: "make the folder"},
+		"no folder":              {args: []string{"attach"}, says: "with -f"},
+		"a folder that is none":  {args: []string{"attach", "-f", filepath.Join(dir, "absent")}, says: "no such file or directory"},
 		"a folder without pods":  {args: []string{"attach", "-f", empty}, says: "no Pod in"},
 		"a pod that is not in":   {args: []string{"attach", "-f", dir, "c"}, says: "no Pod c in"},
 		"one netns for two pods": {args: []string{"attach", "-f", dir, "--netns", "x"}, says: "this is about 2"},
 		"an unknown format":      {args: []string{"attach", "-f", dir, "-o", "xml"}, says: "use table, json or yaml"},
 		"no configuration":       {args: []string{"attach", "-f", dir, "--conf", filepath.Join(dir, "absent")}, says: "correct --conf"},
-		"an unknown command":     {args: []string{"atach"}, says: `unknown command "atach"`},
+		"an unknown command":     {args: []string{"atach"}, says: `unknown command "atach" for "plexusctl": did you mean attach or detach? see `},
+		"a beginning of several": {args: []string{"stat"}, says: `did you mean status or stats?`},
+		"a command of a command": {args: []string{"nad", "lnt"}, says: `unknown command "lnt" for "plexusctl nad": did you mean lint? see `},
+		"one with flags":         {args: []string{"detch", "-f", "x"}, says: `unknown command "detch" for "plexusctl": did you mean detach?`},
+		"nothing near":           {args: []string{"frobnicate"}, says: `unknown command "frobnicate" for "plexusctl": see `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, err := run(t, append(tc.args, "--state-dir", state)...)
-			if name == "an unknown command" {
-				out, err = run(t, tc.args...)
+			args := tc.args
+			if args[0] == "attach" {
+				args = append(args, "--state-dir", state)
 			}
+			out, err := run(t, args...)
 			if err == nil || !strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error %v; want one line that says %q", err, tc.says)
 			}

@@ -4,8 +4,6 @@
 package ctl
 
 import (
-	"errors"
-
 	"github.com/plexus-cni/plexus/internal/doctor"
 	"github.com/plexus-cni/plexus/internal/finding"
 )
@@ -24,5 +22,5 @@ func findingsVerdict(findings finding.List, threshold finding.Severity) error {
 	if !findings.Fails(threshold) {
 		return nil
 	}
-	return errors.New("something is wrong: " + findings.Summary())
+	return &verdictError{"something is wrong: " + findings.Summary()}
 }

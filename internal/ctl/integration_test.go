@@ -274,8 +274,11 @@ func eventually(t *testing.T, check func() string) {
 // command is the built program on the node.
 func (n *node) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
+	if !slices.Contains(args, "-f") {
+		args = append(args, "-f", n.manifests())
+	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(n.binDirs[0], "plexusctl"),
-		append(args, "-f", n.manifests(), "--state-dir", n.state(), "--cni-bin", n.binDirs[0], "--cni-bin", n.binDirs[1])...)
+		append(args, "--state-dir", n.state(), "--cni-bin", n.binDirs[0], "--cni-bin", n.binDirs[1])...)
 	cmd.Stdout, cmd.Stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	return cmd
 }
@@ -322,13 +325,19 @@ func TestProgramAttachesAGivenNetNS(t *testing.T) {
 	}
 
 	stdout, stderr, code = n.run(t, "attach", "web", "--netns", sandbox)
-	if want := "plexusctl: pod default/web: attached already: run `plexusctl detach -f " + n.manifests() + " default/web` first\n"; code != 1 || stderr != want || stdout != "" {
+	if want := "plexusctl: pod default/web: attached already: run `plexusctl detach -f " + n.manifests() + " --state-dir " + n.state() + " default/web` first\n"; code != 1 || stderr != want || stdout != "" {
 		t.Errorf("attach again: code %d, stdout %q, stderr %q; want code 1 and stderr %q", code, stdout, stderr, want)
 	}
-	for _, want := range []string{"pod default/web detached\n", "pod web was not attached\n"} {
-		if stdout, stderr, code = n.run(t, "detach", "web"); code != 0 || stdout != want || stderr != "" {
+	for _, want := range [][2]string{
+		{"pod default/web detached\n", "left on the node: bridge plexus-default, plexus-sites; `ip link delete` removes one\n"},
+		{"pod web was not attached, by the records in " + n.state() + "\n", ""},
+	} {
+		if stdout, stderr, code = n.run(t, "detach", "web"); code != 0 || stdout != want[0] || stderr != want[1] {
 			t.Errorf("detach: code %d, stdout %q, stderr %q; want %q", code, stdout, stderr, want)
 		}
+	}
+	if dir := filepath.Join(n.manifests(), "network-status"); exists(dir) {
+		t.Errorf("%s is left among the manifests", dir)
 	}
 	if is, err := netdev.NewLinux().IsNetNS(sandbox); err != nil || !is {
 		t.Errorf("the given namespace is gone: %v, %v", is, err)
@@ -373,7 +382,7 @@ func TestProgramRollsBackOnInterrupt(t *testing.T) {
 		t.Fatal(err)
 	}
 	exit, ok := errors.AsType[*exec.ExitError](cmd.Wait())
-	if !ok || exit.ExitCode() != 1 || fmt.Sprint(cmd.Stderr) != "plexusctl: pod default/"+name+": interrupt signal received\n" {
+	if !ok || exit.ExitCode() != 1 || fmt.Sprint(cmd.Stderr) != "plexusctl: pod default/"+name+": interrupt signal received: what was attached is detached again\n" {
 		t.Errorf("attach: %v, stderr %q; want exit code 1 and the reason", exit, cmd.Stderr)
 	}
 	if exists(filepath.Join(netnsDir, "default-"+name)) {

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
-	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/install"
@@ -33,6 +32,7 @@ type migrateOptions struct {
 	target             string
 	manifestDir        string
 	objects            []string
+	recursive          bool
 	write, force       bool
 	out                string
 	output             string
@@ -51,15 +51,16 @@ also be a ConfigMap, or - for stdin. Pods and networks are what kubectl get netw
 
 It changes nothing, unless --write is given: then it writes the configuration of Plexus to --out, and nothing else.
 
-The exit status is 1 if something is refused.`,
+The exit status is 1 if something is refused, and 2 if the configuration could not be examined.`,
 		Example: `  plexusctl migrate
   kubectl get network-attachment-definitions,pods -A -o json | plexusctl migrate -f -
   plexusctl migrate --daemon-config daemon-config.json -o json
   plexusctl migrate --write --out plexus.yaml
   plexusctl migrate --for plain --manifest-dir /etc/plexus/manifests --write --out /etc/cni/net.d`,
-		Args:    cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runMigrate(cmd, &o, env.Colour) },
+		Args:        arguments(0, 0),
+		Annotations: map[string]string{examines: ""},
+		PreRunE:     func(*cobra.Command, []string) error { return o.check() },
+		RunE:        func(cmd *cobra.Command, _ []string) error { return runMigrate(cmd, &o, env.Colour) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.conf, "conf", "", "read the configuration of the plugin from `FILE`")
@@ -68,6 +69,7 @@ The exit status is 1 if something is refused.`,
 	flags.StringVar(&o.target, "for", "", "print the configuration for `TARGET`: kubernetes (key plugin.json of ConfigMap plexus) or plain (a list for the container runtime); default as it is with Multus")
 	flags.StringVar(&o.manifestDir, "manifest-dir", "", "let Plexus read pods and networks from `DIR`; with --for plain")
 	flags.StringArrayVarP(&o.objects, "filename", "f", nil, "check pods and networks of `FILE`, a folder, or - for stdin; may be repeated")
+	addRecursive(cmd, &o.recursive)
 	flags.BoolVar(&o.write, "write", false, "write the configuration to --out")
 	flags.StringVar(&o.out, "out", "", "write to `FILE` or folder; a FILE .yaml becomes the whole ConfigMap")
 	flags.BoolVar(&o.force, "force", false, "replace a file that is there")
@@ -81,7 +83,7 @@ The exit status is 1 if something is refused.`,
 func (o *migrateOptions) check() error {
 	stdin := 0
 	for _, name := range append([]string{o.conf, o.daemonConfig}, o.objects...) {
-		if name == "-" {
+		if name == stdinName {
 			stdin++
 		}
 	}
@@ -132,7 +134,7 @@ func runMigrate(cmd *cobra.Command, o *migrateOptions, colour bool) error {
 		}
 	}
 	if n := report.Findings.Count(finding.Error); n > 0 {
-		return fmt.Errorf("something is refused: %s", numbered(n, "error"))
+		return &verdictError{"something is refused: " + finding.Numbered(n, "error")}
 	}
 	return nil
 }
@@ -183,7 +185,7 @@ func (o *migrateOptions) read(stdin io.Reader) (*migrate.Objects, error) {
 	}
 	objects := &migrate.Objects{}
 	for _, name := range o.objects {
-		files, err := manifestFiles(name)
+		files, err := manifestPaths(name, o.recursive)
 		if err != nil {
 			return nil, err
 		}
@@ -198,49 +200,6 @@ func (o *migrateOptions) read(stdin io.Reader) (*migrate.Objects, error) {
 		}
 	}
 	return objects, nil
-}
-
-// manifestFiles are the files that a name given with -f stands for.
-func manifestFiles(name string) ([]string, error) {
-	if name == "-" {
-		return []string{name}, nil
-	}
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{name}, nil
-	}
-	entries, err := os.ReadDir(name)
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, e := range entries {
-		if !e.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(e.Name())) {
-			files = append(files, filepath.Join(name, e.Name()))
-		}
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: no file .yaml, .yml or .json: name a folder with some", name)
-	}
-	return files, nil
-}
-
-// readInput reads a file, or stdin for "-".
-func readInput(name string, stdin io.Reader, most int64) ([]byte, error) {
-	if name != "-" {
-		return bounded.ReadFile(name, most)
-	}
-	data, err := bounded.ReadAll(stdin, most)
-	switch {
-	case errors.Is(err, bounded.ErrTooLarge):
-		return nil, fmt.Errorf("stdin has %w: give it in parts", err)
-	case err != nil:
-		return nil, fmt.Errorf("read stdin: %w", err)
-	}
-	return data, nil
 }
 
 // save writes the configuration, and returns where to.

@@ -49,12 +49,12 @@ func renderReport(w io.Writer, format string, r *migrate.Report, p paint) error 
 	line("")
 	if c := r.Examined; c != nil {
 		line("%s", p.bold("pods and networks"))
-		line("  %s, %d refused", numbered(c.Networks, "network"), c.NetworksRefused)
-		line("  %s, %d with networks of their own, %d refused; %d have the node's network or have ended", numbered(c.Pods, "pod"), c.PodsWithRequests, c.PodsRefused, c.PodsSkipped)
+		line("  %s, %d refused", finding.Numbered(c.Networks, "network"), c.NetworksRefused)
+		line("  %s, %d with networks of their own, %d refused; %d have the node's network or have ended", finding.Numbered(c.Pods, "pod"), c.PodsWithRequests, c.PodsRefused, c.PodsSkipped)
 		line("")
 	}
 	line("%s", p.bold("state of Multus in "+printable(r.State.Dir)))
-	line("  %s with %s for Plexus to take down, %d unreadable", numbered(r.State.Sandboxes, "sandbox"), numbered(r.State.Attachments, "attachment"), len(r.State.Unreadable))
+	line("  %s with %s for Plexus to take down, %d unreadable", finding.Numbered(r.State.Sandboxes, "sandbox"), finding.Numbered(r.State.Attachments, "attachment"), len(r.State.Unreadable))
 	line("")
 	line("%s", p.bold("findings"))
 	if err := finding.WriteText(&out, r.Findings, p.on); err != nil {
@@ -115,15 +115,4 @@ func shortened(s string) string {
 		return string(r[:most]) + "…"
 	}
 	return s
-}
-
-// numbered counts things.
-func numbered(n int, thing string) string {
-	switch {
-	case n == 1:
-		return "1 " + thing
-	case strings.HasSuffix(thing, "x"):
-		return fmt.Sprintf("%d %ses", n, thing)
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

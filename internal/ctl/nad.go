@@ -5,9 +5,9 @@ package ctl
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,20 +15,17 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/lint"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
 )
 
-// nadCommand is for who writes NetworkAttachmentDefinitions. It needs neither a node nor a cluster.
+// nadCommand helps to write NetworkAttachmentDefinitions. It needs neither a node nor a cluster.
 func nadCommand(env Environment) *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "nad",
-		Short: "Write and check NetworkAttachmentDefinitions, before a pod does",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+		Short: "Write and check NetworkAttachmentDefinitions before pods use them",
+	})
 	cmd.AddCommand(nadLintCommand(env), nadNewCommand(), nadRenderCommand())
 	return cmd
 }
@@ -45,29 +42,37 @@ const homepage = "https://github.com/plexus-cni/plexus"
 // lintOptions are the flags of nad lint.
 type lintOptions struct {
 	output, failOn string
+	files          []string
+	recursive      bool
 	binDirs        []string
 }
 
 func nadLintCommand(env Environment) *cobra.Command {
 	var o lintOptions
 	cmd := &cobra.Command{
-		Use:   "lint FILE|DIR|-...",
-		Short: "Find mistakes in NetworkAttachmentDefinitions",
-		Long: `Find mistakes in the NetworkAttachmentDefinitions of YAML or JSON files, of all such files in a folder and below it, or of stdin (-):
-what Plexus refuses, and what the reference plugins refuse or do otherwise than it was meant. Objects of other kinds are left alone.
-Each finding has a stable code, says where it stands and how to mend it.
+		Use:   "lint [FILE|DIR|-...]",
+		Short: "Find mistakes in NetworkAttachmentDefinitions, and in how pods select them",
+		Long: `Find mistakes in the NetworkAttachmentDefinitions of YAML or JSON files, of all such files in a folder and below it, or of stdin (-), and in the
+annotations by which pods and workloads select networks. It reports what Plexus refuses, and what the reference plugins refuse or understand
+differently. Other objects are ignored. Each finding has a stable code and says where it is and how to fix it.
 
-The exit status is 1 if there is an error among the findings; with --fail-on=warning also if there is a warning.`,
+-f names files and folders as well, as with kubectl: the folders below are read with -R.
+
+The exit status is 1 if there is an error among the findings, with --fail-on=warning also if there is a warning, and 2 if the manifests could not
+be examined.`,
 		Example: `  plexusctl nad lint manifests/networks
   kubectl get nad -A -o yaml | plexusctl nad lint -
   plexusctl nad lint --bin-dir /opt/cni/bin --fail-on warning storage.yaml
   plexusctl nad lint -o sarif deploy > plexus.sarif`,
-		Args:    cobra.MinimumNArgs(1),
-		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE:    func(cmd *cobra.Command, args []string) error { return runLint(cmd, &o, env, args) },
+		Args:        arguments(0, -1),
+		Annotations: map[string]string{examines: ""},
+		PreRunE:     func(*cobra.Command, []string) error { return o.check() },
+		RunE:        func(cmd *cobra.Command, args []string) error { return runLint(cmd, &o, env, args) },
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text, json, sarif or github (workflow commands of GitHub Actions)")
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "check `FILE`, a folder, or - for stdin; may be repeated")
+	addRecursive(cmd, &o.recursive)
 	flags.StringVar(&o.failOn, "fail-on", string(finding.Error), "exit with status 1 from this `SEVERITY` on: error or warning")
 	flags.StringArrayVar(&o.binDirs, "bin-dir", nil, "take the programs in `DIR` for plugins that there are; may be repeated")
 	completeOutput(cmd, formatText, formatJSON, formatSARIF, formatGitHub)
@@ -87,7 +92,10 @@ func (o *lintOptions) check() error {
 }
 
 func runLint(cmd *cobra.Command, o *lintOptions, env Environment, args []string) error {
-	files, err := readLintFiles(cmd.InOrStdin(), args)
+	if len(args)+len(o.files) == 0 {
+		return errors.New("no manifests: name files or folders, or - for stdin")
+	}
+	files, err := readLintFiles(cmd.InOrStdin(), o, args)
 	if err != nil {
 		return err
 	}
@@ -95,9 +103,9 @@ func runLint(cmd *cobra.Command, o *lintOptions, env Environment, args []string)
 	if err != nil {
 		return err
 	}
-	findings, definitions := lint.Run(files, lint.Options{Types: types})
-	if definitions == 0 && len(findings) == 0 {
-		return fmt.Errorf("no NetworkAttachmentDefinition in %s: name a file or folder that has one", strings.Join(args, ", "))
+	findings, checked := lint.Run(files, lint.Options{Types: types})
+	if checked == 0 && len(findings) == 0 {
+		return fmt.Errorf("neither a NetworkAttachmentDefinition nor a pod that selects networks in %s: name a file or folder that has one", strings.Join(append(slices.Clone(o.files), args...), ", "))
 	}
 	var out bytes.Buffer
 	if err := writeFindings(&out, o.output, findings, lint.Kinds(), env); err != nil {
@@ -129,71 +137,44 @@ func writeFindings(w io.Writer, format string, findings finding.List, kinds []fi
 	return finding.WriteText(w, findings, env.Colour)
 }
 
-// readLintFiles reads what the arguments name: files, folders with all that is below them, and stdin for "-".
-func readLintFiles(stdin io.Reader, args []string) ([]lint.File, error) {
+// readLintFiles reads what -f and the arguments name: files, folders, and stdin for "-".
+func readLintFiles(stdin io.Reader, o *lintOptions, args []string) ([]lint.File, error) {
 	var files []lint.File
 	seen := map[string]bool{}
-	for _, arg := range args {
-		if arg == "-" {
-			// One byte more than allowed shows that it is too long.
-			data, err := io.ReadAll(io.LimitReader(stdin, manifest.MaxFileBytes+1))
-			if err != nil {
-				return nil, fmt.Errorf("read stdin: %w", err)
-			}
-			files = append(files, lint.File{Name: "stdin", Data: data})
-			continue
-		}
-		paths, err := manifestTree(arg)
+	add := func(name string, recursive bool) error {
+		paths, err := manifestPaths(name, recursive)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, path := range paths {
-			abs, err := filepath.Abs(path)
-			if err != nil {
-				return nil, err
-			}
-			if seen[abs] { // named twice, or below a folder that is named too
+			if seen[filepath.Clean(path)] { // named twice, or below a folder that is named too
 				continue
 			}
-			seen[abs] = true
-			data, err := bounded.ReadFile(path, manifest.MaxFileBytes)
+			seen[filepath.Clean(path)] = true
+			data, err := readInput(path, stdin, manifest.MaxFileBytes)
 			if err != nil {
-				return nil, err
+				return err
+			}
+			if path == stdinName {
+				path = "stdin"
 			}
 			if files = append(files, lint.File{Name: path, Data: data}); len(files) > manifest.MaxFiles {
-				return nil, fmt.Errorf("more than %d files: lint fewer at once", manifest.MaxFiles)
+				return fmt.Errorf("more than %d files: lint fewer at once", manifest.MaxFiles)
 			}
+		}
+		return nil
+	}
+	for _, name := range o.files {
+		if err := add(name, o.recursive); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range args {
+		if err := add(name, true); err != nil {
+			return nil, err
 		}
 	}
 	return files, nil
-}
-
-// manifestTree is a file itself, or the YAML and JSON files of a folder and of those below it, but for hidden ones.
-func manifestTree(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	var found []string
-	err = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
-		hidden := strings.HasPrefix(entry.Name(), ".") && name != path
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && hidden:
-			return fs.SkipDir
-		case !entry.IsDir() && !hidden && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
-			found = append(found, name)
-		}
-		if len(found) > manifest.MaxFiles {
-			return fmt.Errorf("%s: more than %d files: lint a part of it", path, manifest.MaxFiles)
-		}
-		return nil
-	})
-	return found, err
 }
 
 // programs are the files that folders hold.

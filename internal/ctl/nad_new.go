@@ -35,15 +35,15 @@ func nadNewCommand() *cobra.Command {
 	var s scaffold
 	cmd := &cobra.Command{
 		Use:   "new bridge|macvlan|ipvlan|vlan|sriov|host-device NAME",
-		Short: "Print a NetworkAttachmentDefinition to begin with",
-		Long: `Print a NetworkAttachmentDefinition to begin with. It passes nad lint, gives addresses of both families, and lets pods ask for their own
-MAC and addresses where the plugin can do that. Subnets that are not given are made up from the name: the same each time, and hardly
-ever those of another network.`,
+		Short: "Print a NetworkAttachmentDefinition to start from",
+		Long: `Print a NetworkAttachmentDefinition to start from. It passes nad lint, assigns addresses of both families, and lets pods ask for their own MAC
+and addresses where the plugin supports that. Subnets that are not given are derived from the name: the same each time, and hardly ever those
+of another network.`,
 		Example: `  plexusctl nad new macvlan storage --master eth1 --subnet 10.56.0.0/24 --subnet fd00:56::/64
   plexusctl nad new vlan cameras -n shop --master eth1 --vlan 42 --mtu 1400
   plexusctl nad new sriov fast --resource intel.com/nic --vlan 7
   plexusctl nad new bridge lab | plexusctl nad lint -`,
-		Args:      cobra.ExactArgs(2),
+		Args:      arguments(2, 2),
 		ValidArgs: scaffoldTypes(),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			s.typ, s.name = args[0], args[1]
@@ -62,15 +62,15 @@ ever those of another network.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&s.namespace, "namespace", "n", "default", "define the network in `NAMESPACE`")
 	flags.StringVar(&s.master, "master", "", "attach pods to `LINK` of the node (macvlan, ipvlan, vlan)")
-	flags.StringVar(&s.bridge, "bridge", "", "attach pods to the bridge `LINK`, which is made if it is not there (bridge; default NAME)")
+	flags.StringVar(&s.bridge, "bridge", "", "attach pods to the bridge `LINK`, which the plugin creates if needed (bridge; default NAME, shortened)")
 	flags.StringVar(&s.device, "device", "", "move `LINK` of the node into the pod (host-device)")
 	flags.StringVar(&s.resource, "resource", "", "have pods consume one of the device `RESOURCE` (sriov, host-device)")
 	flags.StringVar(&s.mode, "mode", "", "attach in `MODE` (macvlan, ipvlan; default bridge and l2)")
 	flags.IntVar(&s.vlan, "vlan", 0, "tag with VLAN `ID` (vlan, sriov, bridge)")
 	flags.IntVar(&s.mtu, "mtu", 0, "set the MTU to `BYTES`")
-	flags.StringVar(&s.ipam, "ipam", ipamHostLocal, "have `PLUGIN` give addresses: host-local, dhcp, static (pods bring them along) or none")
-	flags.StringArrayVar(&s.subnets, "subnet", nil, "give addresses of `CIDR`; may be repeated (host-local)")
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("ipam", cobra.FixedCompletions([]cobra.Completion{ipamHostLocal, ipamDHCP, ipamStatic, ipamNone}, cobra.ShellCompDirectiveNoFileComp)))
+	flags.StringVar(&s.ipam, "ipam", ipamHostLocal, "assign addresses with `PLUGIN`: host-local, whereabouts, dhcp, static (pods name their own) or none")
+	flags.StringArrayVar(&s.subnets, "subnet", nil, "assign addresses of `CIDR`; may be repeated (host-local, whereabouts)")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("ipam", cobra.FixedCompletions([]cobra.Completion{ipamHostLocal, ipamWhereabouts, ipamDHCP, ipamStatic, ipamNone}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -80,7 +80,14 @@ const (
 	ipamDHCP      = "dhcp"
 	ipamStatic    = "static"
 	ipamNone      = "none"
+	// ipamWhereabouts is not among the reference plugins: the cluster has to have it.
+	ipamWhereabouts = "whereabouts"
 )
+
+// countsAddresses reports whether the IPAM plugin gives addresses of subnets.
+func (s *scaffold) countsAddresses() bool {
+	return s.ipam == ipamHostLocal || s.ipam == ipamWhereabouts
+}
 
 func scaffoldTypes() []string {
 	return []string{"bridge", "macvlan", "ipvlan", "vlan", "sriov", "host-device"}
@@ -108,14 +115,14 @@ func (s *scaffold) check() error {
 		{"mtu", s.mtuIsSet, []string{"bridge", "macvlan", "ipvlan", "vlan", "sriov"}},
 	} {
 		if f.given && !slices.Contains(f.types, s.typ) {
-			return fmt.Errorf("--%s is nothing to %s, only to %s: leave it out", f.flag, s.typ, strings.Join(f.types, ", "))
+			return fmt.Errorf("--%s has no meaning for %s, only for %s: leave it out", f.flag, s.typ, strings.Join(f.types, ", "))
 		}
 	}
 	switch {
-	case !slices.Contains([]string{ipamHostLocal, ipamDHCP, ipamStatic, ipamNone}, s.ipam):
-		return fmt.Errorf("--ipam %q: use host-local, dhcp, static or none", s.ipam)
-	case len(s.subnets) > 0 && s.ipam != ipamHostLocal:
-		return fmt.Errorf("--subnet is nothing to --ipam %s, only to host-local: leave it out", s.ipam)
+	case !slices.Contains([]string{ipamHostLocal, ipamWhereabouts, ipamDHCP, ipamStatic, ipamNone}, s.ipam):
+		return fmt.Errorf("--ipam %q: use host-local, whereabouts, dhcp, static or none", s.ipam)
+	case len(s.subnets) > 0 && !s.countsAddresses():
+		return fmt.Errorf("--subnet has no meaning for --ipam %s, only for host-local and whereabouts: leave it out", s.ipam)
 	case s.master == "" && slices.Contains([]string{"macvlan", "ipvlan", "vlan"}, s.typ):
 		return fmt.Errorf("%s needs a link of the node: name it with --master LINK", s.typ)
 	case s.typ == "vlan" && !s.vlanIsSet:
@@ -147,6 +154,12 @@ type scaffoldConf struct {
 type scaffoldIPAM struct {
 	Type   string              `json:"type"`
 	Ranges [][]scaffoldSubnets `json:"ranges,omitempty"`
+	// IPRanges are those of whereabouts.
+	IPRanges []scaffoldRange `json:"ipRanges,omitempty"`
+}
+
+type scaffoldRange struct {
+	Range string `json:"range"`
 }
 
 type scaffoldSubnets struct {
@@ -157,7 +170,7 @@ func (s *scaffold) conf() scaffoldConf {
 	c := scaffoldConf{CNIVersion: "1.0.0", Type: s.typ, Master: s.master, Device: s.device, Capabilities: map[string]bool{}}
 	switch s.typ {
 	case "bridge":
-		c.Bridge, c.IsGateway = cmp.Or(s.bridge, strings.ReplaceAll(s.name[:min(len(s.name), 15)], ".", "-")), s.ipam == ipamHostLocal
+		c.Bridge, c.IsGateway = cmp.Or(s.bridge, bridgeName(s.name)), s.ipam == ipamHostLocal
 	case "macvlan":
 		c.Mode = cmp.Or(s.mode, "bridge")
 	case "ipvlan":
@@ -188,7 +201,25 @@ func (s *scaffold) conf() scaffoldConf {
 			c.IPAM.Ranges = append(c.IPAM.Ranges, []scaffoldSubnets{{subnet}})
 		}
 	}
+	if s.ipam == ipamWhereabouts {
+		delete(c.Capabilities, "ips") // it gives what is free, and nothing that is asked for
+		for _, subnet := range s.ranges() {
+			c.IPAM.IPRanges = append(c.IPAM.IPRanges, scaffoldRange{subnet})
+		}
+	}
 	return c
+}
+
+// bridgeName is what the bridge of a network is called: as the network, or, where that is longer than Linux allows, in short, and unlike
+// that of another long name.
+func bridgeName(network string) string {
+	const most, prefix = 15, 8
+	name := strings.ReplaceAll(network, ".", "-")
+	if len(name) <= most {
+		return name
+	}
+	h := sha256.Sum256([]byte(network))
+	return fmt.Sprintf("%s-%x", name[:prefix], h[:3])
 }
 
 // ranges are the subnets that were given, or one of each family, made up from the name: an IPv4 one out of what few clusters use, and
@@ -211,10 +242,13 @@ func (s *scaffold) manifest() ([]byte, error) {
 	}
 	var b bytes.Buffer
 	if s.ipam == ipamHostLocal {
-		b.WriteString("# host-local counts addresses on each node for itself. If the network spans nodes, give each node a range of its own, or use an IPAM\n# plugin that counts for the whole cluster.\n")
-		if len(s.subnets) == 0 {
-			b.WriteString("# The subnets are made up from the name: replace them by those of your network.\n")
-		}
+		b.WriteString("# host-local assigns addresses on each node by itself. If the network spans nodes, give each node a range of its own, or use an IPAM\n# plugin that assigns them for the whole cluster: --ipam whereabouts.\n")
+	}
+	if s.countsAddresses() && len(s.subnets) == 0 {
+		b.WriteString("# The subnets are derived from the name: replace them with those of your network.\n")
+	}
+	if s.typ == "bridge" && s.bridge == "" && bridgeName(s.name) != s.name {
+		b.WriteString("# Linux allows 15 bytes for the name of the bridge, and no dots: --bridge names it otherwise.\n")
 	}
 	fmt.Fprintf(&b, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata:\n  name: %q\n  namespace: %q\n", s.name, s.namespace)
 	if s.resource != "" {

@@ -33,6 +33,7 @@ import (
 // renderOptions are the flags of nad render.
 type renderOptions struct {
 	path, conf, output string
+	recursive          bool
 	devices            []string
 }
 
@@ -47,12 +48,13 @@ configuration. Pods and NetworkAttachmentDefinitions come from a file or a folde
 Without --conf, and without ` + confName + ` beside the manifests, the cluster's default network is left out.`,
 		Example: `  plexusctl nad render -f examples/business-and-mgmt default/client
   plexusctl nad render -f deploy web --device intel.com/nic=0000:03:02.1 -o json`,
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1),
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
 		RunE:    func(cmd *cobra.Command, args []string) error { return runRender(cmd, &o, args[0]) },
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&o.path, "filename", "f", "", "read the manifests of pods and networks from `FILE` or folder (required)")
+	addRecursive(cmd, &o.recursive)
 	flags.StringVar(&o.conf, "conf", "", "read the CNI configuration of Plexus from `FILE`")
 	flags.StringArrayVar(&o.devices, "device", nil, "give the pod the device `RESOURCE=ID`; may be repeated")
 	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text or json")
@@ -93,7 +95,7 @@ type rendered struct {
 }
 
 func runRender(cmd *cobra.Command, o *renderOptions, name string) error {
-	objects, dir, err := readObjects(o.path)
+	objects, _, err := loadManifests(o.path, o.recursive, "")
 	if err != nil {
 		return err
 	}
@@ -101,7 +103,7 @@ func runRender(cmd *cobra.Command, o *renderOptions, name string) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := renderConf(o.conf, dir)
+	cfg, err := renderConf(o.conf, folderOf(o.path))
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,11 @@ func runRender(cmd *cobra.Command, o *renderOptions, name string) error {
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "warning:", printable(text))
 	}}
 	plan, err := planPod(cmd.Context(), resolver, &objectSource{objects: objects, where: o.path, devices: given})
+	if errors.Is(err, source.ErrNoDevice) {
+		// What the pod requests is not looked at: there is no node to give it anything.
+		text, _, _ := strings.Cut(err.Error(), ": request ")
+		return fmt.Errorf("%s: name the devices that the node would give the pod with --device RESOURCE=ID", text)
+	}
 	if err != nil {
 		return err
 	}
@@ -129,27 +136,6 @@ func runRender(cmd *cobra.Command, o *renderOptions, name string) error {
 		attachments = append(attachments, r)
 	}
 	return writeRendered(cmd, o.output, attachments)
-}
-
-// readObjects reads a file or a folder, and returns the folder.
-func readObjects(path string) (*manifest.Objects, string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, "", err
-	}
-	if info.IsDir() {
-		objects, loadErr := manifest.Load(path)
-		return objects, path, loadErr
-	}
-	data, err := bounded.ReadFile(path, manifest.MaxFileBytes)
-	if err != nil {
-		return nil, "", err
-	}
-	objects, err := manifest.Parse(data)
-	if err != nil {
-		return nil, "", fmt.Errorf("%s: %w", path, err)
-	}
-	return objects, filepath.Dir(path), nil
 }
 
 const (

@@ -47,7 +47,7 @@ func TestRenderRefusesWhatPlexusRefuses(t *testing.T) {
 		"a conf without Plexus":            {[]string{"-f", pods, "web", "--conf", conf}, `no plugin of type "plexus"`},
 		"a conf that is not there":         {[]string{"-f", pods, "web", "--conf", conf + "x"}, "no such file"},
 		"a device without a resource":      {[]string{"-f", pods, "web", "--device", "0000:03:02.1"}, "RESOURCE=ID"},
-		"no device":                        {[]string{"-f", filepath.Join("..", "..", "examples", "sriov"), "trading"}, "the node gave the pod 0"},
+		"no device":                        {[]string{"-f", filepath.Join("..", "..", "examples", "sriov"), "trading"}, "the node gave the pod 0: name the devices that the node would give the pod with --device RESOURCE=ID"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -23,6 +22,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/sysfs"
 )
 
 // RunsOnNode is the annotation (cobra.Command.Annotations) of commands that look at a node. Its value says what they need there:
@@ -42,20 +42,25 @@ const HoldCommand = "hold"
 
 // Flags that `kubectl plexus` sets, or takes for itself.
 const (
-	FlagNamespace = "namespace"
-	FlagRoot      = "root"
-	FlagUntilEOF  = "until-eof"
-	FlagRecorded  = "recorded"
-	FlagWrite     = "write"
-	FlagDuration  = "duration"
+	FlagNamespace     = "namespace"
+	FlagAllNamespaces = "all-namespaces"
+	FlagRoot          = "root"
+	FlagUntilEOF      = "until-eof"
+	FlagRecorded      = "recorded"
+	FlagWrite         = "write"
+	FlagDuration      = "duration"
+	FlagWatch         = "watch"
 )
+
+// RecordsDir is where Plexus keeps its records unless its configuration names another folder (cniDir).
+const RecordsDir = config.DefaultCNIDir
 
 // holdCommand keeps a container alive in which `kubectl plexus` runs other commands.
 func holdCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    HoldCommand,
 		Short:  "Wait until told to end",
-		Args:   cobra.NoArgs,
+		Args:   arguments(0, 0),
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			<-cmd.Context().Done()
@@ -66,11 +71,12 @@ func holdCommand() *cobra.Command {
 
 // nodeOptions are the flags of commands that look at a node.
 type nodeOptions struct {
-	namespace string
-	stateDirs []string
-	conf      string
-	root      string
-	untilEOF  bool
+	namespace     string
+	allNamespaces bool
+	stateDirs     []string
+	conf          string
+	root          string
+	untilEOF      bool
 	// recorded leaves the kernel out.
 	recorded bool
 }
@@ -86,6 +92,12 @@ func (o *nodeOptions) addTo(cmd *cobra.Command) {
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return o.complete(args), cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// addAllNamespaces adds the flag that says what is the case without one, for who is used to kubectl.
+func (o *nodeOptions) addAllNamespaces(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&o.allNamespaces, FlagAllNamespaces, "A", false, "pods of all Kubernetes namespaces, as without -n")
+	cmd.MarkFlagsMutuallyExclusive(FlagNamespace, FlagAllNamespaces)
 }
 
 // complete offers pods, and then the interfaces of the pod, to the shell. What can not be read offers none.
@@ -135,6 +147,16 @@ func (o *nodeOptions) enter(cmd *cobra.Command) (context.Context, context.Cancel
 // settings are what a node's configuration says about where things are. A node without one has the defaults.
 type settings struct {
 	stateDir, logFile string
+	// generated is set for a configuration that plexusd writes, and would write over.
+	generated bool
+}
+
+// logHint says where the key logFile is to be set.
+func (s settings) logHint(conf string) string {
+	if s.generated {
+		return `set "logFile" in key plugin.json of ConfigMap plexus, of which plexusd makes ` + conf
+	}
+	return `set "logFile" in ` + conf
 }
 
 // settings reads what it can: a configuration that Plexus refuses is doctor's business.
@@ -151,6 +173,7 @@ func (o *nodeOptions) settings() (settings, error) {
 		Type    string `json:"type"`
 		CNIDir  string `json:"cniDir"`
 		LogFile string `json:"logFile"`
+		Daemon  string `json:"daemonSocketDir"`
 	}
 	var conf struct {
 		plugin // one by itself
@@ -164,7 +187,7 @@ func (o *nodeOptions) settings() (settings, error) {
 		if p.Type != config.PluginType {
 			continue
 		}
-		s.logFile = p.LogFile
+		s.logFile, s.generated = p.LogFile, p.Daemon != ""
 		if p.CNIDir != "" {
 			s.stateDir = p.CNIDir
 		}
@@ -185,31 +208,28 @@ func (o *nodeOptions) node(recorded bool) *inspect.Node {
 	return n
 }
 
-// driver names the driver of a PCI device.
+// driver names the driver of a device.
 func driver(device string) string {
-	if strings.Contains(device, "/") {
-		return ""
-	}
-	link, err := os.Readlink(filepath.Join("/sys/bus/pci/devices", device, "driver"))
+	d, err := sysfs.New("/sys").Device(device)
 	if err != nil {
-		return "" // it has none, or is on another bus
+		return "" // what is no device has none
 	}
-	return filepath.Base(link)
+	return d.Driver
 }
 
-// pods tells of all sandboxes on record, and prints what is wrong with the records themselves.
-func (o *nodeOptions) pods(cmd *cobra.Command) ([]inspect.Pod, error) {
+// pods tells of all sandboxes on record, prints what is wrong with the records themselves, and counts those that can not be read.
+func (o *nodeOptions) pods(cmd *cobra.Command) ([]inspect.Pod, int, error) {
 	if _, err := o.settings(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	pods, problems, err := o.node(o.recorded).Pods()
 	if err != nil {
-		return nil, withMend(err)
+		return nil, 0, withMend(err)
 	}
 	for _, p := range problems {
 		cmd.PrintErrln("plexusctl: " + printable(p))
 	}
-	return pods, nil
+	return pods, len(problems), nil
 }
 
 // present makes an empty list of none, which JSON tells apart.
@@ -243,10 +263,15 @@ func filterPods(pods []inspect.Pod, namespace, name string) ([]inspect.Pod, erro
 		if namespace != "" {
 			in = " of namespace " + namespace
 		}
-		return nil, fmt.Errorf("no pod %s%s is on record on this node: `plexusctl status` lists those that are, and `plexusctl trace` looks into the log", name, in)
+		return nil, &missingPodError{fmt.Sprintf("no pod %s%s is on record on this node: `plexusctl status` lists those that are, and `plexusctl trace` searches the log", name, in)}
 	}
 	return found, nil
 }
+
+// missingPodError says that no record is of the pod that was asked for.
+type missingPodError struct{ text string }
+
+func (e *missingPodError) Error() string { return e.text }
 
 // choosePod picks the sandbox that a pod lives in: the newest whose namespace is there.
 func choosePod(pods []inspect.Pod, namespace, name string) (*inspect.Pod, error) {

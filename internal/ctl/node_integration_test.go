@@ -273,6 +273,23 @@ func TestProgramCapturesAsManyPacketsAsAskedFor(t *testing.T) {
 	}
 }
 
+// TestProgramShowsWhatAFilterPasses: the kernel runs the filter, and packets are lines of text.
+func TestProgramShowsWhatAFilterPasses(t *testing.T) {
+	t.Parallel()
+	p := newLivePod(t)
+	p.ping(t)
+	stdout, stderr, code := p.look(t, "capture", "web", "eth0", "-c", "5", "icmp", "and", "src", "host", gateway)
+	if code != 0 || strings.Count(stdout, " IP "+gateway+" > ") != 5 || strings.Count(stdout, ": echo reply id 28780 seq 1 length 8\n") != 5 || !strings.Contains(stderr, "5 packets captured") {
+		t.Errorf("capture of replies: code %d, stderr %q, stdout\n%s", code, stderr, stdout)
+	}
+	if stdout, stderr, code = p.look(t, "capture", "web", "eth0", "-d", "300ms", "tcp port 1"); code != 0 || stdout != "" || !strings.Contains(stderr, "0 packets captured") {
+		t.Errorf("capture of nothing: code %d, stderr %q, stdout\n%s", code, stderr, stdout)
+	}
+	if _, stderr, code = p.look(t, "capture", "web", "eth0", "port", "http"); code != 1 || !strings.Contains(stderr, `invalid filter: port "http": use 0 to 65535`) {
+		t.Errorf("capture by a bad filter: code %d, stderr %q", code, stderr)
+	}
+}
+
 func TestProgramEndsACaptureCleanly(t *testing.T) {
 	t.Parallel()
 	p := newLivePod(t)

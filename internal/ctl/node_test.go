@@ -91,14 +91,17 @@ func TestRenderPods(t *testing.T) {
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 	pods := somePods()
-	if err := verdict(pods[:1]); err != nil {
+	if err := verdict(pods[:1], 0); err != nil {
 		t.Errorf("verdict of a pod that is well: %v", err)
 	}
-	if err := verdict(pods[1:2]); err == nil || err.Error() != "something is wrong with pod shop/db" {
+	if err := verdict(pods[1:2], 0); err == nil || err.Error() != "something is wrong with pod shop/db" {
 		t.Errorf("verdict of one pod: %v", err)
 	}
-	if err := verdict(pods); err == nil || err.Error() != "something is wrong with 2 of 3 pods: shop/db, 00001111222233334444" {
+	if err := verdict(pods, 0); err == nil || err.Error() != "something is wrong with 2 of 3 pods: shop/db, 00001111222233334444" {
 		t.Errorf("verdict of three pods: %v", err)
+	}
+	if err := verdict(pods[:1], 2); err == nil || err.Error() != "2 records could not be read" {
+		t.Errorf("verdict with records that can not be read: %v", err)
 	}
 }
 
@@ -173,9 +176,10 @@ func TestSettings(t *testing.T) {
 		want settings
 		says string
 	}{
-		"keys":                             {conf: `{"name":"n","plugins":[{"type":"plexus","cniDir":"/s","logFile":"/l"},{"type":"other","cniDir":"/x"}]}`, want: settings{"/s", "/l"}},
+		"keys":                             {conf: `{"name":"n","plugins":[{"type":"plexus","cniDir":"/s","logFile":"/l"},{"type":"other","cniDir":"/x"}]}`, want: settings{stateDir: "/s", logFile: "/l"}},
 		"defaults":                         {conf: `{"name":"n","plugins":[{"type":"plexus"}]}`, want: settings{stateDir: "/var/lib/cni/plexus"}},
-		"a plugin by itself":               {conf: `{"name":"n","type":"plexus","logFile":"/l"}`, want: settings{"/var/lib/cni/plexus", "/l"}},
+		"a plugin by itself":               {conf: `{"name":"n","type":"plexus","logFile":"/l"}`, want: settings{stateDir: "/var/lib/cni/plexus", logFile: "/l"}},
+		"one that plexusd writes":          {conf: `{"name":"n","plugins":[{"type":"plexus","daemonSocketDir":"/run/plexus"}]}`, want: settings{stateDir: "/var/lib/cni/plexus", generated: true}},
 		"no configuration":                 {conf: `{`, says: "--conf"},
 		"a key of another kind":            {conf: `{"name":"n","plugins":[{"type":"plexus","cniDir":7}]}`, says: "--conf"},
 		"a file that is not there, though": {says: "--conf"},
@@ -289,13 +293,13 @@ func TestStatsShows(t *testing.T) {
 func TestNodeCommandsRefuseBadFlags(t *testing.T) {
 	t.Parallel()
 	for args, says := range map[string]string{
-		"status a b":                   "at most 1 arg",
+		"status a b":                   "plexusctl status takes at most 1 argument, not 2: usage: plexusctl status [POD] [flags]; see `plexusctl status --help`",
 		"status -o xml":                `--output "xml": use table, wide, json, yaml, dot, svg`,
-		"trace":                        "accepts 1 arg",
+		"trace":                        "takes 1 argument, not 0",
 		"trace web -o yaml":            "use table or json",
 		"trace web --last 0":           "use 1 to 10000",
-		"capture web":                  "accepts 2 arg",
-		"capture web eth0":             "-w FILE",
+		"capture web":                  "takes at least 2 arguments, not 1: usage: plexusctl capture POD INTERFACE [FILTER...]",
+		"capture web eth0 tcp prt 1":   `invalid filter: "prt" is not expected there`,
 		"capture web eth0 -w - -c 0":   "--count 0: use 1 to",
 		"capture web eth0 -w - -d 0s":  "--duration 0s",
 		"capture web eth0 -w - -d 25h": "at most 24h",
@@ -306,6 +310,8 @@ func TestNodeCommandsRefuseBadFlags(t *testing.T) {
 		"stats web --count=-1":         "--count -1",
 		"status --conf /nowhere/x":     "--conf",
 		"status --root /nowhere/x":     "--root /nowhere/x",
+		"status -A -n shop":            "[all-namespaces namespace] were all set",
+		"status --ouput wide":          "unknown flag: --ouput: see `plexusctl status --help`",
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()

@@ -4,6 +4,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -55,8 +56,11 @@ type sandbox struct {
 	ContainerID string  `json:"containerID"`
 	NetNS       string  `json:"netns"`
 	// OwnNetNS is set when attach makes the namespace, so that detach deletes it.
-	OwnNetNS    bool   `json:"ownNetNS,omitempty"`
+	OwnNetNS bool `json:"ownNetNS,omitempty"`
+	// ManifestDir is the file or folder that attach was given.
 	ManifestDir string `json:"manifestDir"`
+	// Staged is the folder that attach copied the manifests to, "" if Plexus reads them from ManifestDir.
+	Staged string `json:"staged,omitempty"`
 	// Conf is the configuration list of the ADD, which has to be that of the DEL (CNI 1.1.0 §4).
 	Conf    json.RawMessage `json:"conf"`
 	BinDirs []string        `json:"binDirs"`
@@ -67,7 +71,8 @@ type sandbox struct {
 // request asks for one pod.
 type request struct {
 	pod     pod.Ref
-	dir     string // of its manifest, absolute
+	dir     string // the file or folder of its manifest, absolute
+	staged  *stage // nil if Plexus can read the manifests from dir
 	conf    []byte
 	binDirs []string
 	netns   string // an existing namespace, "" to make one
@@ -76,15 +81,31 @@ type request struct {
 // runtime stands in for a container runtime.
 type runtime struct {
 	sandboxes *record.Store[sandbox]
+	stateDir  string
 	cacheDir  string // libcni's, as a runtime's
 	netnsDir  string
 	kernel    kernel
 	plugins   invoke.Exec
+	// force forgets what cannot be undone, and warn tells of it.
+	force bool
+	warn  func(text string)
 }
 
 func newRuntime(stateDir string, k kernel, plugins invoke.Exec) *runtime {
 	dir := filepath.Join(stateDir, "plexusctl")
-	return &runtime{sandboxes: record.Open[sandbox](dir), cacheDir: filepath.Join(dir, "cache"), netnsDir: netnsDir, kernel: k, plugins: plugins}
+	return &runtime{
+		sandboxes: record.Open[sandbox](dir), stateDir: stateDir, cacheDir: filepath.Join(dir, "cache"), netnsDir: netnsDir, kernel: k, plugins: plugins,
+		warn: func(string) {},
+	}
+}
+
+// detachHint is the command that undoes an attach.
+func (r *runtime) detachHint(dir string, p pod.Ref) string {
+	state := ""
+	if r.stateDir != defaultStateDir {
+		state = " --state-dir " + r.stateDir
+	}
+	return fmt.Sprintf("`plexusctl detach -f %s%s %s`", dir, state, p)
 }
 
 // hostPlugins lets libcni run the host's plugins as Plexus runs its own: bounded, and killed with their children.
@@ -123,12 +144,18 @@ func (r *runtime) attach(ctx context.Context, requests []request) ([]podStatus, 
 		}
 		plans = append(plans, s)
 	}
+	if len(requests) > 0 {
+		if err := requests[0].staged.write(); err != nil { // one for all
+			return nil, withMend(err)
+		}
+	}
 	var status []podStatus
 	for i, s := range plans {
 		st, err := r.attachOne(ctx, s)
 		if err != nil {
 			if ctx.Err() != nil {
-				err = context.Cause(ctx) // which says it better than the plugin that was killed for it
+				// Which says it better than the plugin that was killed for it.
+				err = fmt.Errorf("%w: what was attached is detached again", context.Cause(ctx))
 			}
 			return nil, r.rollBack(ctx, plans[:i+1], fmt.Errorf("pod %s: %w", s.Pod, err))
 		}
@@ -142,11 +169,11 @@ func (r *runtime) plan(q request) (*sandbox, error) {
 	old, err := r.sandboxes.Load(key(q.pod))
 	switch {
 	case err == nil && old.Attached:
-		return nil, fmt.Errorf("attached already: run `plexusctl detach -f %s %s` first", old.ManifestDir, q.pod)
+		return nil, fmt.Errorf("attached already: run %s first", r.detachHint(old.ManifestDir, q.pod))
 	case err == nil:
-		return nil, fmt.Errorf("an earlier attach or detach did not come to its end: run `plexusctl detach -f %s %s` first", old.ManifestDir, q.pod)
+		return nil, fmt.Errorf("an earlier attach or detach did not finish: run %s first", r.detachHint(old.ManifestDir, q.pod))
 	case errors.Is(err, record.ErrCorrupt):
-		return nil, fmt.Errorf("%w: run `plexusctl detach -f %s %s` to set it aside", err, q.dir, q.pod)
+		return nil, fmt.Errorf("%w: run %s to set it aside", err, r.detachHint(q.dir, q.pod))
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, withMend(err)
 	}
@@ -161,7 +188,7 @@ func (r *runtime) plan(q request) (*sandbox, error) {
 		}
 	}
 	s := &sandbox{
-		Version: sandboxVersion, Pod: q.pod, ContainerID: newContainerID(), NetNS: q.netns, ManifestDir: q.dir, Conf: q.conf, BinDirs: q.binDirs,
+		Staged: q.staged.dir(), Version: sandboxVersion, Pod: q.pod, ContainerID: newContainerID(), NetNS: q.netns, ManifestDir: q.dir, Conf: q.conf, BinDirs: q.binDirs,
 	}
 	if q.netns == "" {
 		s.NetNS, s.OwnNetNS = filepath.Join(r.netnsDir, q.pod.Namespace+"-"+q.pod.Name), true
@@ -229,7 +256,7 @@ func (r *runtime) rollBack(ctx context.Context, begun []*sandbox, cause error) e
 	for _, s := range slices.Backward(begun) {
 		undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 		if err := r.undo(undoCtx, s, s.BinDirs); err != nil {
-			errs = append(errs, fmt.Errorf("pod %s: could not be undone, try `plexusctl detach -f %s %s`: %w", s.Pod, s.ManifestDir, s.Pod, err))
+			errs = append(errs, fmt.Errorf("pod %s: rollback failed; run %s, or, if that fails too, the same with --force: %w", s.Pod, r.detachHint(s.ManifestDir, s.Pod), err))
 		}
 		cancel()
 	}
@@ -348,17 +375,42 @@ func (r *runtime) undo(ctx context.Context, s *sandbox, binDirs []string) error 
 	}
 	// The namespace outlives a DEL that failed: the next one may need it.
 	if err := r.cni(binDirs).DelNetworkList(ctx, list, s.runtimeConf(netns)); err != nil {
-		return pluginError(s.Pod, err)
+		if !r.force {
+			return pluginError(s.Pod, err)
+		}
+		r.warn(fmt.Sprintf("pod %s: forgotten although its networks could not be undone; they may still hold addresses or devices: %v", s.Pod, pluginError(s.Pod, err)))
 	}
 	if s.OwnNetNS {
 		if err := r.kernel.DeleteNetNS(s.NetNS); err != nil {
 			return withMend(err)
 		}
 	}
-	if err := os.Remove(manifest.New(s.ManifestDir).StatusFile(s.Pod)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	status := s.statusFile()
+	if err := os.Remove(status); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return withMend(err)
 	}
-	return r.sandboxes.Delete(key(s.Pod))
+	_ = os.Remove(filepath.Dir(status)) // fails unless it was the last one there
+	if err := r.sandboxes.Delete(key(s.Pod)); err != nil {
+		return err
+	}
+	return r.unstage(s)
+}
+
+// unstage removes the copy of the manifests that no sandbox needs any more.
+func (r *runtime) unstage(s *sandbox) error {
+	if s.Staged == "" {
+		return nil
+	}
+	others, err := r.load()
+	if err != nil || slices.ContainsFunc(others, func(o *sandbox) bool { return o.Staged == s.Staged }) {
+		return nil //nolint:nilerr // who reads the records next is told
+	}
+	return withMend(os.RemoveAll(s.Staged))
+}
+
+// statusFile is where Plexus writes the pod's network-status.
+func (s *sandbox) statusFile() string {
+	return manifest.New(cmp.Or(s.Staged, s.ManifestDir)).StatusFile(s.Pod)
 }
 
 func (r *runtime) cni(binDirs []string) *libcni.CNIConfig {

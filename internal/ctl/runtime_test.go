@@ -224,7 +224,7 @@ func TestCrashIsMendedByDetach(t *testing.T) {
 				_, _ = l.attach(t.Context(), l.requests("a", "b"))
 			}()
 			l.host.fail = nil
-			if _, err := l.attach(t.Context(), l.requests("a")); err == nil || !strings.Contains(err.Error(), "plexusctl detach -f "+l.dir+" default/a") {
+			if _, err := l.attach(t.Context(), l.requests("a")); err == nil || !strings.Contains(err.Error(), "plexusctl detach -f "+l.dir+" --state-dir "+l.stateDir+" default/a") {
 				t.Errorf("attach after the crash = %v; want an error that says how to mend it", err)
 			}
 			if _, err := l.detached(t); err != nil {
@@ -262,7 +262,7 @@ func TestAttachRefusesWhatIsInTheWay(t *testing.T) {
 		}
 		before := slices.Clone(l.host.calls)
 		_, err := l.attach(t.Context(), l.requests("b", "a"))
-		if err == nil || !strings.Contains(err.Error(), "pod default/a: attached already") || !strings.Contains(err.Error(), "plexusctl detach -f "+l.dir+" default/a") {
+		if err == nil || !strings.Contains(err.Error(), "pod default/a: attached already") || !strings.Contains(err.Error(), "plexusctl detach -f "+l.dir+" --state-dir "+l.stateDir+" default/a") {
 			t.Errorf("attach = %v; want a refusal that says how to mend it", err)
 		}
 		equal(t, "calls", before, l.host.calls)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/internal/sysfs"
 )
 
 // Bounds of the time between two lines.
@@ -38,14 +40,14 @@ func statsCommand(env Environment) *cobra.Command {
 	var o statsOptions
 	cmd := &cobra.Command{
 		Use:   "stats POD",
-		Short: "Show what goes through the interfaces of a pod",
-		Long: `Show, each second until ctrl-C, what went through each interface of a pod (NAME, NAMESPACE/NAME or the beginning of a container ID): bits and
-packets per second, and how many packets were dropped or bad since the table before, by the counters of the kernel in the pod's network
-namespace. -o json prints the counters themselves, once.`,
+		Short: "Show the traffic of a pod's interfaces",
+		Long: `Show, each second until ctrl-C, the traffic of each interface of a pod (NAME, NAMESPACE/NAME or the beginning of a container ID): bits and
+packets per second, and how many packets were dropped or bad since the previous table, by the kernel's counters in the pod's network namespace.
+Of a VF that a program drives (DPDK) the PF counts, without bad packets. -o json prints the counters themselves, once.`,
 		Example: `  plexusctl stats web
   plexusctl stats shop/web --interval 10s --count 6
   plexusctl stats web -o json`,
-		Args:        cobra.ExactArgs(1),
+		Args:        arguments(1, 1),
 		Annotations: map[string]string{RunsOnNode: NeedsRoot},
 		PreRunE:     func(cmd *cobra.Command, _ []string) error { return o.check(cmd.Flags().Changed) },
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,7 +83,7 @@ func (o *statsOptions) check(changed func(string) bool) error {
 }
 
 func runStats(ctx context.Context, cmd *cobra.Command, o *statsOptions, name string, p paint) error {
-	pods, err := o.pods(cmd)
+	pods, _, err := o.pods(cmd)
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,8 @@ func runStats(ctx context.Context, cmd *cobra.Command, o *statsOptions, name str
 	if err != nil {
 		return err
 	}
-	before, err := sample(pod)
+	kernel, devices := netdev.NewLinux(), sysfs.New("/sys")
+	before, err := sample(kernel, devices, pod)
 	if err != nil {
 		return err
 	}
@@ -106,7 +109,7 @@ func runStats(ctx context.Context, cmd *cobra.Command, o *statsOptions, name str
 			return nil // ctrl-C is how it ends
 		case <-tick.C:
 		}
-		now, err := sample(pod)
+		now, err := sample(kernel, devices, pod)
 		if err != nil {
 			return err
 		}
@@ -126,13 +129,38 @@ func runStats(ctx context.Context, cmd *cobra.Command, o *statsOptions, name str
 	return nil
 }
 
-// sample reads the counters of a pod's interfaces but lo.
-func sample(pod *inspect.Pod) (inspect.Sample, error) {
-	stats, err := netdev.NewLinux().LinkStats(pod.NetNS)
+// counter reads counters of interfaces and of VFs.
+type counter interface {
+	LinkStats(netns string) ([]netdev.LinkStats, error)
+	VFStats(pf string, id int) (netdev.LinkStats, error)
+}
+
+// sample reads the counters of a pod's interfaces but lo. Those of a VF that a program drives, without an interface, its PF has.
+func sample(k counter, devices *sysfs.FS, pod *inspect.Pod) (inspect.Sample, error) {
+	stats, err := k.LinkStats(pod.NetNS)
 	if err != nil {
 		return inspect.Sample{}, fmt.Errorf("pod %s: %w", pod.Ref(), withMend(err))
 	}
-	return inspect.Sample{Time: time.Now(), Stats: slices.DeleteFunc(stats, func(s netdev.LinkStats) bool { return s.Name == "lo" })}, nil
+	stats = slices.DeleteFunc(stats, func(s netdev.LinkStats) bool { return s.Name == "lo" })
+	for _, i := range pod.Interfaces {
+		if i.Driver == "" {
+			continue
+		}
+		vf, err := devices.VF(sysfs.Address(i.Device))
+		if errors.Is(err, sysfs.ErrNotVF) {
+			continue // a whole device, of which nobody else counts
+		}
+		var counted netdev.LinkStats
+		if err == nil {
+			counted, err = k.VFStats(vf.PFNetDev, vf.Index)
+		}
+		if err != nil {
+			return inspect.Sample{}, fmt.Errorf("pod %s: interface %s: %w", pod.Ref(), i.Name, withMend(err))
+		}
+		counted.Name, counted.Index = i.Name, -1-vf.Index // which no interface has
+		stats = append(stats, counted)
+	}
+	return inspect.Sample{Time: time.Now(), Stats: stats}, nil
 }
 
 // networkOf is the network of an interface, "" for none.

@@ -14,7 +14,6 @@ import (
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/netdev"
-	"github.com/plexus-cni/plexus/internal/source/manifest"
 )
 
 // podStatus is what attach shows of one pod.
@@ -31,7 +30,7 @@ type podStatus struct {
 // at least of the default network.
 func statusOf(s *sandbox, network string, result types.Result) (podStatus, error) {
 	status := podStatus{Namespace: s.Pod.Namespace, Name: s.Pod.Name, NetNS: s.NetNS, ContainerID: s.ContainerID}
-	text, err := bounded.ReadFile(manifest.New(s.ManifestDir).StatusFile(s.Pod), annotations.MaxNetworksBytes)
+	text, err := bounded.ReadFile(s.statusFile(), annotations.MaxNetworksBytes)
 	switch {
 	case err == nil:
 		status.Networks, err = annotations.ParseStatus(string(text))

@@ -6,7 +6,9 @@ package ctl
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -18,7 +20,9 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/inspect"
+	"github.com/plexus-cni/plexus/internal/netdev"
 )
 
 // Output formats of status alone.
@@ -31,32 +35,47 @@ const (
 func statusCommand(env Environment) *cobra.Command {
 	var o nodeOptions
 	var output string
+	var watch bool
 	cmd := &cobra.Command{
 		Use:   "status [POD]",
 		Short: "Show the pods of this node with all their interfaces",
 		Long: `Show the pods that are on record on this node, or one (NAME, NAMESPACE/NAME or the beginning of a container ID), with all their interfaces:
-what Plexus recorded of each, and what the kernel tells now. Below each pod stands what is wrong with it and how to mend that.
+what Plexus recorded of each, and what the kernel has now. What is wrong with a pod stands below it, with the fix. "?" stands for what was not
+looked at, "-" for what is not there.
+
+With --watch it shows them again after each change of a record, or of links, addresses and routes in a pod, until ctrl-C.
 
 The exit status is 1 if something is wrong: an attachment that failed or was left midway, an interface that is missing, down or without
-an address that it was given, a pod whose network namespace is gone, a record that can not be read.`,
+an address that it was given, a pod whose network namespace is gone, a record that cannot be read. It is 2 if the node could not be examined.`,
 		Example: `  plexusctl status
   plexusctl status -n shop -o wide
   plexusctl status web -o svg > web.svg`,
-		Args:        cobra.MaximumNArgs(1),
-		Annotations: map[string]string{RunsOnNode: NeedsFiles},
-		PreRunE:     func(*cobra.Command, []string) error { return checkStatusFormat(output) },
+		Args:        arguments(0, 1),
+		Annotations: map[string]string{examines: "", RunsOnNode: NeedsFiles},
+		PreRunE: func(*cobra.Command, []string) error {
+			if watch && slices.Contains([]string{formatDOT, formatSVG}, output) {
+				return fmt.Errorf("--%s with --output %s: use table, wide, json or yaml", FlagWatch, output)
+			}
+			return checkStatusFormat(output)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, stop, err := o.enter(cmd)
+			ctx, stop, err := o.enter(cmd)
 			if err != nil {
 				return err
 			}
 			defer stop()
-			return runStatus(cmd, &o, output, env.Colour, append(args, "")[0])
+			name := append(args, "")[0]
+			if watch {
+				return watchStatus(ctx, cmd, &o, output, env.Colour, name)
+			}
+			return runStatus(cmd, &o, output, env.Colour, name)
 		},
 	}
 	o.addTo(cmd)
+	o.addAllNamespaces(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&o.recorded, FlagRecorded, false, "tell only what is on record: look at no network namespace, which takes root on the node")
+	flags.BoolVar(&o.recorded, FlagRecorded, false, "show only what is on record: do not look at network namespaces, which takes root on the node")
+	flags.BoolVarP(&watch, FlagWatch, "w", false, "show the pods again after each change, until ctrl-C")
 	flags.StringVarP(&output, "output", "o", formatTable, "print `FORMAT`: table, wide, json, yaml, or a drawing: dot (Graphviz) or svg")
 	completeOutput(cmd, formatTable, formatWide, formatJSON, formatYAML, formatDOT, formatSVG)
 	return cmd
@@ -71,27 +90,59 @@ func checkStatusFormat(format string) error {
 }
 
 func runStatus(cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) error {
-	all, err := o.pods(cmd)
-	if err != nil {
-		return err
-	}
-	pods, err := filterPods(all, o.namespace, name)
-	if err != nil {
-		return err
-	}
 	var out bytes.Buffer
-	if err := renderPods(&out, output, pods, paint{on: colour}, o.recorded); err != nil {
+	pods, unreadable, err := showStatus(&out, cmd, o, output, colour, name)
+	if err != nil {
 		return err
 	}
 	if _, err := cmd.OutOrStdout().Write(out.Bytes()); err != nil {
 		return err
 	}
-	return verdict(pods)
+	if name != "" {
+		unreadable = 0 // of other pods, as this one's can be read
+	}
+	return verdict(pods, unreadable)
 }
 
-// verdict is an error when something is wrong with a pod.
-func verdict(pods []inspect.Pod) error {
-	var bad []string
+// showStatus writes the pods that are asked for, and returns them and how many records cannot be read.
+func showStatus(w io.Writer, cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) ([]inspect.Pod, int, error) {
+	all, unreadable, err := o.pods(cmd)
+	if err != nil {
+		return nil, 0, err
+	}
+	pods, err := filterPods(all, o.namespace, name)
+	switch {
+	case err != nil:
+	case len(pods) == 0 && o.namespace != "" && (output == formatTable || output == formatWide):
+		_, err = fmt.Fprintf(w, "no pod of namespace %s is on record; -A shows those of all namespaces\n", printable(o.namespace))
+	default:
+		err = renderPods(w, output, pods, paint{on: colour}, o.recorded)
+	}
+	return pods, unreadable, err
+}
+
+// watchStatus shows pods until ctx is done. A pod that is not there yet may come.
+func watchStatus(ctx context.Context, cmd *cobra.Command, o *nodeOptions, output string, colour bool, name string) error {
+	w := &watcher{out: cmd.OutOrStdout(), stateDirs: o.node(true).StateDirs, clear: "\n"}
+	if !o.recorded {
+		w.kernel = netdev.NewLinux()
+	}
+	if colour { // a terminal
+		w.clear = "\x1b[H\x1b[2J"
+	}
+	w.show = func(out io.Writer) ([]inspect.Pod, error) {
+		pods, _, err := showStatus(out, cmd, o, output, colour, name)
+		if _, missing := errors.AsType[*missingPodError](err); missing {
+			err = renderPods(out, output, nil, paint{on: colour}, o.recorded)
+		}
+		return pods, err
+	}
+	return w.run(ctx)
+}
+
+// verdict is an error when something is wrong with a pod, or records can not be read.
+func verdict(pods []inspect.Pod, unreadable int) error {
+	var bad, wrong []string
 	for i := range pods {
 		if len(pods[i].Problems) > 0 {
 			bad = append(bad, pods[i].Ref())
@@ -99,11 +150,18 @@ func verdict(pods []inspect.Pod) error {
 	}
 	switch {
 	case len(bad) == 0:
-		return nil
 	case len(pods) == 1:
-		return fmt.Errorf("something is wrong with pod %s", bad[0])
+		wrong = append(wrong, "something is wrong with pod "+bad[0])
+	default:
+		wrong = append(wrong, fmt.Sprintf("something is wrong with %d of %d pods: %s", len(bad), len(pods), strings.Join(slices.Compact(bad), ", ")))
 	}
-	return fmt.Errorf("something is wrong with %d of %d pods: %s", len(bad), len(pods), strings.Join(slices.Compact(bad), ", "))
+	if unreadable > 0 {
+		wrong = append(wrong, finding.Numbered(unreadable, "record")+" could not be read")
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return &verdictError{strings.Join(wrong, "; ")}
 }
 
 // renderPods writes pods in a format.
@@ -179,45 +237,74 @@ func moment(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05Z")
 }
 
+// unknown stands in a table for what was not looked at; "-" stands for what is not there.
+const unknown = "?"
+
+// interfaceTable shows the interfaces of a pod. What only the kernel tells has no column if it was not to be asked.
 func interfaceTable(pod *inspect.Pod, wide, recorded bool) table {
-	t := table{head: []string{"INTERFACE", "NETWORK", "STATE", "LINK", "ADDRESSES", "DEFAULT ROUTE", "MAC", "MTU", "DEVICE"}}
+	t := table{head: []string{"INTERFACE", "NETWORK", "STATE"}}
+	if !recorded {
+		t.head = append(t.head, "LINK")
+	}
+	t.head = append(t.head, "ADDRESSES")
+	if !recorded {
+		t.head = append(t.head, "DEFAULT ROUTE")
+	}
+	t.head = append(t.head, "MAC", "MTU", "DEVICE")
 	if wide {
 		t.head = append(t.head, "PLUGINS", "HOST LINK")
 	}
+	looked := pod.Seen && pod.State != inspect.Gone && !recorded
 	for i := range pod.Interfaces {
-		each := &pod.Interfaces[i]
-		mtu := ""
-		if n := each.MTU(); n > 0 {
-			mtu = strconv.Itoa(n)
-		}
-		r := row{
-			{each.Name},
-			{each.Network},
-			{string(each.State)},
-			{linkState(each, pod.Seen && pod.State != inspect.Gone && !recorded)},
-			texts(each.Addresses()),
-			defaultRoutes(each.Live),
-			{each.MAC()},
-			{mtu},
-			{strings.TrimSpace(each.Device + " " + each.Driver)},
-		}
-		if wide {
-			r = append(r, row{each.Plugins, {each.HostLink}}...)
-		}
-		for x, cell := range r {
-			r[x] = clean(cell)
-		}
-		t.rows = append(t.rows, r)
+		t.rows = append(t.rows, interfaceRow(&pod.Interfaces[i], looked, wide, recorded))
 	}
 	return t
 }
 
+func interfaceRow(i *inspect.Interface, looked, wide, recorded bool) row {
+	told := looked || i.Recorded != nil // who reported nothing of an interface may have given it anything
+	known := func(is bool, texts ...string) []string {
+		if len(texts) == 0 && !is {
+			return []string{unknown}
+		}
+		return texts
+	}
+	mac, mtu := some(i.MAC()), []string(nil)
+	if n := i.MTU(); n > 0 {
+		mtu = []string{strconv.Itoa(n)}
+	}
+	r := row{{i.Name}, {i.Network}, {string(i.State)}}
+	if !recorded {
+		r = append(r, known(looked || i.Driver != "", some(linkState(i, looked))...))
+	}
+	r = append(r, known(told, texts(i.Addresses())...))
+	if !recorded {
+		r = append(r, known(looked, defaultRoutes(i.Live)...))
+	}
+	r = append(r, known(looked, mac...), known(looked, mtu...), some(strings.TrimSpace(i.Device+" "+i.Driver)))
+	if wide {
+		r = append(r, i.Plugins, some(i.HostLink))
+	}
+	for x, cell := range r {
+		r[x] = clean(cell)
+	}
+	return r
+}
+
+// some is a list of a text, or of none if it is empty.
+func some(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return []string{text}
+}
+
 // linkState is what the kernel tells of an interface in a word.
-func linkState(i *inspect.Interface, seen bool) string {
+func linkState(i *inspect.Interface, looked bool) string {
 	switch {
 	case i.Driver != "":
 		return "userspace"
-	case i.Live == nil && seen && i.Recorded != nil:
+	case i.Live == nil && looked && i.Recorded != nil:
 		return "missing"
 	case i.Live == nil:
 		return ""

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/internal/inspect"
+	"github.com/plexus-cni/plexus/internal/logfile"
 )
 
 const (
@@ -32,6 +34,8 @@ type traced struct {
 	LogFile string          `json:"logFile,omitempty"`
 	Events  []inspect.Event `json:"events"`
 	Records []inspect.Pod   `json:"records"`
+	// noLog says what to do where there is no log.
+	noLog string
 }
 
 func traceCommand(env Environment) *cobra.Command {
@@ -47,7 +51,7 @@ too; the log may be text or JSON. The steps of a call are in a log of level debu
 found by their name in the log.`,
 		Example: `  plexusctl trace web
   plexusctl trace shop/web --log-file /var/log/plexus.log -o json`,
-		Args:        cobra.ExactArgs(1),
+		Args:        arguments(1, 1),
 		Annotations: map[string]string{RunsOnNode: NeedsFiles},
 		PreRunE: func(*cobra.Command, []string) error {
 			if output != formatTable && output != formatJSON {
@@ -84,7 +88,7 @@ found by their name in the log.`,
 }
 
 func runTrace(cmd *cobra.Command, o *nodeOptions, name, logFile string, last int, show func(io.Writer, *traced) error) error {
-	pods, err := o.pods(cmd)
+	pods, _, err := o.pods(cmd)
 	if err != nil {
 		return err
 	}
@@ -97,7 +101,18 @@ func runTrace(cmd *cobra.Command, o *nodeOptions, name, logFile string, last int
 		return err
 	}
 	t.LogFile = cmp.Or(logFile, s.logFile)
+	noLog := error(nil)
 	if t.LogFile != "" {
+		files, err := logfile.Files(t.LogFile)
+		switch {
+		case err != nil:
+			return withMend(err)
+		case len(files) > 0:
+		case logFile != "":
+			return fmt.Errorf("--log-file: there is no log %s, nor a backup of it", logFile)
+		default:
+			noLog = fmt.Errorf("there is no log %s, nor a backup of it, although %s names it as \"logFile\": Plexus makes it with its first call; look whether its folder can be written to", t.LogFile, o.conf)
+		}
 		subject := inspect.Subject{Pod: t.Pod}
 		for _, p := range t.Records {
 			subject.ContainerIDs = append(subject.ContainerIDs, p.ContainerID)
@@ -112,10 +127,13 @@ func runTrace(cmd *cobra.Command, o *nodeOptions, name, logFile string, last int
 	switch {
 	case len(t.Events) > 0:
 	case t.LogFile == "" && len(t.Records) == 0:
-		return fmt.Errorf("no pod %s is on record on this node, and Plexus keeps no log here: set \"logFile\" in %s, or name a log with --log-file", t.Pod, o.conf)
+		return fmt.Errorf("no pod %s is on record on this node, and Plexus keeps no log here: %s, or name a log with --log-file", t.Pod, s.logHint(o.conf))
+	case len(t.Records) == 0 && noLog != nil:
+		return fmt.Errorf("no pod %s is on record on this node, and %w", t.Pod, noLog)
 	case len(t.Records) == 0:
 		return fmt.Errorf("no pod %s is on record on this node, nor in the log %s: it is on another node, the name is another, or its time is no longer in the log", t.Pod, t.LogFile)
 	}
+	t.noLog = s.logHint(o.conf)
 	t.Events = present(t.Events)
 	t.Records = present(t.Records)
 	var out bytes.Buffer
@@ -123,7 +141,7 @@ func runTrace(cmd *cobra.Command, o *nodeOptions, name, logFile string, last int
 		return err
 	}
 	_, err = cmd.OutOrStdout().Write(out.Bytes())
-	return err
+	return errors.Join(err, noLog)
 }
 
 // newTraced picks the records of a pod. One that has none may be in the log.
@@ -162,7 +180,7 @@ func (t *traced) settle() error {
 func renderTrace(w io.Writer, t *traced, p paint) error {
 	log := "log " + t.LogFile
 	if t.LogFile == "" {
-		log = "no log: set \"logFile\" in Plexus' configuration"
+		log = "no log: " + t.noLog
 	}
 	if _, err := fmt.Fprintln(w, p.bold("pod "+printable(t.Pod))+"  "+p.dim(printable(log))); err != nil {
 		return err
@@ -188,6 +206,9 @@ func eventTable(events []inspect.Event) table {
 	for _, e := range events {
 		r := row{{e.Time.UTC().Format("2006-01-02 15:04:05.000")}, {e.ContainerID[:min(len(e.ContainerID), shortID)]}, {e.Verb}, {took(e.Took)}, {outcome(e)}}
 		for _, s := range e.Steps {
+			if strings.HasPrefix(s.Name, "attached ") {
+				continue // it only marks the end of the step before
+			}
 			for x, text := range []string{"", "", "  " + s.Name, cmp.Or(s.Text, took(s.Took)), ""} {
 				if x >= 2 {
 					r[x] = append(r[x], text)

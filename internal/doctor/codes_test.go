@@ -4,14 +4,14 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/plexus-cni/plexus/internal/testenv/golden"
 )
 
 func TestCodesAreStableWords(t *testing.T) {
@@ -43,24 +43,9 @@ func TestCodesAreStableWords(t *testing.T) {
 // TestDocumentedCodes compares the table of docs/doctor.md with the codes.
 func TestDocumentedCodes(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "doctor.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got, want []string
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "| `") {
-			got = append(got, strings.TrimSpace(line))
-		}
-	}
+	var rows []string
 	for _, c := range Codes() {
-		mend := c.Mend
-		if mend == "" {
-			mend = "-"
-		}
-		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s |", c.Code, c.Severity, c.Meaning, mend))
+		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s |", c.Code, c.Severity, c.Meaning, cmp.Or(c.Mend, "-")))
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("docs/doctor.md (-codes +document):\n%s", diff)
-	}
+	golden.Table(t, filepath.Join("..", "..", "docs", "doctor.md"), "| code | severity | meaning | fix |", rows)
 }

@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/nad"
@@ -58,10 +61,81 @@ func (d *Doctor) checkConf(_ context.Context, n *node) ([]Finding, error) {
 	if len(metas) > 1 {
 		found = append(found, newFinding(ConfSeveralMeta, dir, fmt.Sprintf("several meta-plugins: %s; the container runtime calls the first, the others do nothing or call each other", strings.Join(metas, ", ")), "take all but one off the node, with the DaemonSet that writes it"))
 	}
+	found = append(found, d.crioGC(dir, n)...)
+	found = append(found, takenNames(n)...)
+	found = append(found, d.withoutCheck(n)...)
 	for _, p := range n.problems {
 		found = append(found, newFinding(NetworkInvalid, p.from, oneLine(p.err.Error()), "correct it: pods that get this network can not be attached"))
 	}
 	return found, nil
+}
+
+// crioGC tells of the files that CRI-O's GC is dangerous for: it calls GC for every configuration in the folder (ocicni), those that it attached
+// nothing with included, with an empty list of attachments that are valid. Of CNI 1.1.0 on, a primary that implements GC then drops what
+// Plexus attached with it.
+func (d *Doctor) crioGC(dir string, n *node) []Finding {
+	if _, err := os.Stat(d.Paths.CRIO); err != nil || n.conf == nil {
+		return nil
+	}
+	var found []Finding
+	for _, f := range n.files {
+		path := filepath.Join(dir, f.name)
+		if f.list == nil || path == n.conf.path || slices.ContainsFunc(f.types, func(t string) bool { return slices.Contains(metaPlugins(), t) }) {
+			continue
+		}
+		has, err := version.GreaterThanOrEqualTo(f.list.CNIVersion(), "1.1.0")
+		if err != nil || !has || isTrue(f.list, "disableGC") {
+			continue
+		}
+		found = append(found, newFinding(ConfCRIOGC, path, fmt.Sprintf("CRI-O's GC tells network %s, with which it attached nothing itself, that no attachment is valid: at CNI %s its plugin may drop what Plexus attached with it", f.list.Name(), f.list.CNIVersion()),
+			"set \"disableGC\": true in it, or in the settings of the agent that writes it; from then on only DEL gives back what that network holds"))
+	}
+	return found
+}
+
+// takenNames tells of NetworkAttachmentDefinitions that go by the default network's name, under which plugins keep its state.
+func takenNames(n *node) []Finding {
+	var found []Finding
+	for _, w := range n.networks {
+		for _, other := range n.networks {
+			if other.isDefault && w.owner() != "" && w.list.Name() == other.list.Name() && w.key() != other.key() && w.name != other.name {
+				found = append(found, newFinding(NetworkNameTaken, w.object(), fmt.Sprintf("its \"name\" %q is that of the default network: their plugins keep addresses and other state under one name", w.list.Name()), "give it a \"name\" of its own in "+w.from))
+			}
+		}
+	}
+	return found
+}
+
+// noCheck are IPAM plugins that answer every CHECK with an error.
+func noCheck() []string { return []string{"whereabouts"} }
+
+// withoutCheck tells of networks whose CHECK fails for want of an implementation, where all networks are asked.
+func (d *Doctor) withoutCheck(n *node) []Finding {
+	if n.conf == nil || !n.conf.cfg.CheckAll {
+		return nil
+	}
+	var found []Finding
+	for _, w := range d.concerned(n) {
+		has, err := version.GreaterThanOrEqualTo(w.list.CNIVersion(), "0.4.0") // which brought CHECK
+		if err != nil || !has || isTrue(w.list, "disableCheck") {
+			continue
+		}
+		for _, p := range w.plugins() {
+			var ipam struct {
+				Type string `json:"type"`
+			}
+			if json.Unmarshal(p.IPAM, &ipam) == nil && slices.Contains(noCheck(), ipam.Type) {
+				found = append(found, newFinding(NetworkNoCheck, w.object(), fmt.Sprintf("its IPAM plugin %s does not implement CHECK, and \"checkNetworks\" is all: each CHECK of a pod logs an error", ipam.Type), "set \"disableCheck\": true in "+w.from))
+			}
+		}
+	}
+	return found
+}
+
+// isTrue reports whether a key of a list is true; older configurations have it as a string (CNI 1.1.0 §1).
+func isTrue(list *nad.List, key string) bool {
+	var keys map[string]any
+	return json.Unmarshal(list.Bytes(), &keys) == nil && (keys[key] == true || keys[key] == "true")
 }
 
 // confOrder tells whether the runtime's choice is Plexus.

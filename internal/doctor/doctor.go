@@ -76,6 +76,8 @@ type Paths struct {
 	Proc string
 	// Flannel is the file that flannel tells its subnets in, APIServer the manifest of the API server.
 	Flannel, APIServer string
+	// CRIO is the socket of CRI-O.
+	CRIO string
 }
 
 // DefaultPaths are those of a usual node.
@@ -92,6 +94,7 @@ func DefaultPaths() Paths {
 		Proc:        "/proc",
 		Flannel:     "/run/flannel/subnet.env",
 		APIServer:   "/etc/kubernetes/manifests/kube-apiserver.yaml",
+		CRIO:        "/run/crio/crio.sock",
 	}
 }
 
@@ -134,7 +137,7 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 		found = slices.DeleteFunc(found, func(f Finding) bool { return f.Code == PodUnknown })
 	}
 	slices.SortStableFunc(found, compareFindings)
-	return found
+	return grouped(found)
 }
 
 // stillThere are the pods of before that are on record, as they are now.

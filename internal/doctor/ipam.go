@@ -6,6 +6,7 @@ package doctor
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -50,7 +51,7 @@ type addresses struct {
 func parsePools(w *network, raw json.RawMessage, leases string) ([]pool, error) {
 	var i ipam
 	if err := json.Unmarshal(raw, &i); err != nil {
-		return nil, fmt.Errorf("ipam: %w", err)
+		return nil, fmt.Errorf("ipam: %w", plainly(err))
 	}
 	if i.Type != "host-local" {
 		return nil, nil
@@ -74,11 +75,19 @@ func parsePools(w *network, raw json.RawMessage, leases string) ([]pool, error) 
 	return pools, nil
 }
 
+// plainly says in the words of JSON what is wrong with a value, rather than in those of Go.
+func plainly(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("%q is a JSON %s, which it cannot be", e.Field, e.Value)
+	}
+	return err
+}
+
 // parse completes a range as host-local does.
 func (s span) parse() (addresses, error) {
 	subnet, err := netip.ParsePrefix(s.Subnet)
 	if err != nil {
-		return addresses{}, fmt.Errorf("subnet: %w", err)
+		return addresses{}, fmt.Errorf("subnet %q is not a CIDR: write it like 10.56.0.0/24 or fd00:56::/64", s.Subnet)
 	}
 	if subnet.Bits() > subnet.Addr().BitLen()-2 {
 		return addresses{}, fmt.Errorf("subnet %s is too small to give away addresses", subnet)
@@ -96,7 +105,7 @@ func (s span) parse() (addresses, error) {
 			continue
 		}
 		if *part.to, err = netip.ParseAddr(part.text); err != nil {
-			return addresses{}, fmt.Errorf("%s: %w", part.key, err)
+			return addresses{}, fmt.Errorf("%s %q is not an address: write it like 10.56.0.10", part.key, part.text)
 		}
 		*part.to = part.to.Unmap()
 		if part.key != "gateway" && !subnet.Contains(*part.to) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
@@ -92,7 +93,7 @@ func masterFinding(w *network, p plugin, links []netdev.Link, inContainer bool) 
 	link := linkNamed(links, p.Master)
 	switch {
 	case link == nil:
-		return []Finding{newFinding(LinkMissing, w.object(), fmt.Sprintf("its \"master\" %q is no interface of this node, which has %s", p.Master, list(candidates(links))), "correct \"master\" in "+w.from+", or create the interface")}
+		return []Finding{newFinding(LinkMissing, w.object(), fmt.Sprintf("its \"master\" %q is no interface of this node, which has %s", p.Master, strings.Join(candidates(links), ", ")), "correct \"master\" in "+w.from+", or create the interface")}
 	case !link.Up:
 		return []Finding{newFinding(LinkDown, w.object(), fmt.Sprintf("its \"master\" %s is down", p.Master), "ip link set "+p.Master+" up, and let the node's network configuration do so")}
 	case !link.Carrier:
@@ -101,18 +102,22 @@ func masterFinding(w *network, p plugin, links []netdev.Link, inContainer bool) 
 	return nil
 }
 
-// candidates are interfaces that could have been meant.
+// candidates are interfaces that could have been meant: those that no pod's veth is, devices first.
 func candidates(links []netdev.Link) []string {
-	var names []string
+	const most = 16
+	var devices, others []string
 	for _, l := range links {
-		if l.Name != "lo" && l.Parent != "" {
-			names = append(names, l.Name)
+		switch {
+		case l.Name == "lo" || strings.HasPrefix(l.Name, "veth"):
+		case l.Parent != "":
+			devices = append(devices, l.Name)
+		default:
+			others = append(others, l.Name)
 		}
 	}
-	if names == nil {
-		for _, l := range links {
-			names = append(names, l.Name)
-		}
+	names := slices.Concat(devices, others)
+	if len(names) > most {
+		return append(names[:most:most], fmt.Sprintf("and %d more", len(names)-most))
 	}
 	return names
 }

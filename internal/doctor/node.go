@@ -41,6 +41,8 @@ type node struct {
 	// links are the host's.
 	links    []netdev.Link
 	linksErr error
+	// devices are in network namespaces, by the parent of their interfaces; see devicesIn.
+	devices map[string]string
 }
 
 // conf is the configuration of Plexus.
@@ -56,6 +58,7 @@ type conf struct {
 type confFile struct {
 	name  string
 	types []string
+	list  *nad.List
 	err   error
 }
 
@@ -122,7 +125,7 @@ func readFolder(dir string) ([]confFile, error) {
 		f := confFile{name: e.Name()}
 		list, _, err := nad.LoadPath(filepath.Join(dir, e.Name()), "", nad.Defaults{Name: e.Name(), CNIVersion: "0.3.1"})
 		if err == nil {
-			f.types = list.Types()
+			f.types, f.list = list.Types(), list
 		}
 		f.err = err
 		files = append(files, f)
@@ -219,8 +222,8 @@ func (n *node) gatherNetworks() {
 		}
 	}
 	for _, r := range n.records {
-		if r.plan == nil {
-			continue
+		if r.plan == nil || n.isGone(r) {
+			continue // what a sandbox was attached with that is gone may have been corrected since
 		}
 		for i := range r.plan.Attachments {
 			a := &r.plan.Attachments[i]
@@ -231,6 +234,13 @@ func (n *node) gatherNetworks() {
 			add(network{name: cmp.Or(a.Network, a.List.Name()), list: a.List, from: from, isDefault: a.Default})
 		}
 	}
+}
+
+// isGone reports whether a record is of a sandbox that is gone.
+func (n *node) isGone(r recorded) bool {
+	return slices.ContainsFunc(n.pods, func(p inspect.Pod) bool {
+		return p.State == inspect.Gone && p.StateDir == r.dir && p.ContainerID == r.plan.Sandbox.ContainerID
+	})
 }
 
 // configured are the networks that the configuration names or has in its folders.
@@ -335,6 +345,15 @@ func (w *network) plugins() []plugin {
 
 // object names the network in findings.
 func (w *network) object() string { return "network " + w.name }
+
+// owner is the Kubernetes namespace that the network is defined in, "" for one of the node's configuration.
+func (w *network) owner() string {
+	namespace, _, ok := strings.Cut(w.name, "/")
+	if !ok {
+		return ""
+	}
+	return namespace
+}
 
 // isOf reports whether one of the pods has the network.
 func (w *network) isOf(pods []inspect.Pod) bool {

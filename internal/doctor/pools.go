@@ -331,10 +331,18 @@ func overlaps(pools []pool, concerned func(*network) bool) []Finding {
 	for i := range pools {
 		for j := range pools[:i] {
 			a, b := &pools[j], &pools[i]
-			if a.dir == b.dir || a.network.name == b.network.name || (!concerned(a.network) && !concerned(b.network)) {
-				continue // one folder of leases knows of all that it gave away
+			if a.network.name == b.network.name || (!concerned(a.network) && !concerned(b.network)) {
+				continue
 			}
-			if r, s, ok := a.common(b); ok {
+			r, s, ok := a.common(b)
+			switch {
+			case !ok:
+			case a.dir == b.dir && a.network.owner() != b.network.owner():
+				found = append(found, newFinding(PoolShared, a.network.object()+" and "+b.network.name, fmt.Sprintf("both give away addresses of %s and %s, and keep their leases in %s: pods of one take those of the other", r, s, a.dir),
+					"give one of them another \"name\" in its configuration, and a range of its own, unless they are meant to be one network"))
+			case a.dir == b.dir:
+				// One folder of leases knows of all that it gave away.
+			default:
 				found = append(found, newFinding(PoolOverlap, a.network.object()+" and "+b.network.name, fmt.Sprintf("both give away addresses of %s and %s", r, s),
 					"give them ranges apart, unless no pod and no router is ever in both: a pod that is has two ways to one address"))
 			}

@@ -215,7 +215,7 @@ func (d *Doctor) checkNamespaces(_ context.Context, n *node) ([]Finding, error) 
 	}
 	inhabited, err := d.inhabited()
 	if err != nil {
-		return []Finding{newFinding(CheckSkipped, "namespaces in "+d.Paths.NetNS, "who lives in them can not be seen: "+err.Error(), "run as root on the node")}, nil
+		return []Finding{newFinding(CheckSkipped, "namespaces in "+d.Paths.NetNS, "which of them have processes cannot be seen: "+err.Error(), "run as root on the node itself, or with the capability CAP_SYS_PTRACE: the namespaces of other processes cannot be looked at without it")}, nil
 	}
 	var found []Finding
 	for _, e := range entries {

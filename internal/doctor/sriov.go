@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/inspect"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/record"
@@ -55,8 +56,9 @@ func (d *Doctor) checkSRIOV(_ context.Context, n *node) ([]Finding, error) {
 	for _, r := range records {
 		found = append(found, d.vfFindings(n, r)...)
 	}
+	taken := d.takenDevices(n, records)
 	for _, pf := range pfs {
-		found = append(found, d.pfFindings(n, pf, records)...)
+		found = append(found, d.pfFindings(n, pf, taken)...)
 	}
 	if d.Choose != nil {
 		return found, nil
@@ -95,11 +97,8 @@ func (d *Doctor) vfRecords() ([]vfRecord, error) {
 }
 
 // pfFindings look at a PF that has VFs.
-func (d *Doctor) pfFindings(n *node, pf sysfs.PF, records []vfRecord) []Finding {
-	taken := func(device string) bool {
-		return slices.ContainsFunc(records, func(r vfRecord) bool { return r.device == device })
-	}
-	isUsed := slices.ContainsFunc(pf.VFs, func(a sysfs.Address) bool { return taken(string(a)) })
+func (d *Doctor) pfFindings(n *node, pf sysfs.PF, taken map[string]bool) []Finding {
+	isUsed := slices.ContainsFunc(pf.VFs, func(a sysfs.Address) bool { return taken[string(a)] })
 	if pf.NumVFs == 0 || (d.Choose != nil && !isUsed) {
 		return nil
 	}
@@ -123,17 +122,73 @@ func (d *Doctor) pfFindings(n *node, pf sysfs.PF, records []vfRecord) []Finding 
 		switch {
 		case vf.Driver == "":
 			found = append(found, newFinding(SRIOVVFDriver, object, fmt.Sprintf("it is bound to no driver (PF %s): no pod can use it", pf.NetDev), "bind it to its own driver, or to vfio-pci for DPDK: echo "+vf.ID+" > /sys/bus/pci/drivers_probe"))
-		case isKernelDriver(vf.Driver) && len(vf.NetDevs) == 0 && len(vf.RDMA) == 0 && !taken(vf.ID):
-			found = append(found, newFinding(SRIOVVFLost, object, fmt.Sprintf("it has no interface on the node (PF %s, driver %s), and no record says where it is: it is in a network namespace that Plexus does not know", pf.NetDev, vf.Driver),
-				"find it: for i in /run/netns/*; do ip -n ${i##*/} -d link | grep "+vf.ID+"; done; and end that sandbox"))
+		case !vf.IsUserspace() && !slices.Contains(reserving(), vf.Driver) && len(vf.NetDevs) == 0 && len(vf.RDMA) == 0 && !taken[vf.ID]:
+			found = append(found, d.lostVF(n, pf, vf)...)
 		}
 	}
 	return found
 }
 
-// isKernelDriver reports whether a driver makes network interfaces.
-func isKernelDriver(driver string) bool {
-	return !slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub"}, driver)
+// reserving are the drivers that only keep others from a device.
+func reserving() []string { return []string{"pci-stub", "xen-pciback", "pciback"} }
+
+// takenDevices are those that somebody is known to have: by a record of the plugin sriov, by the record of a pod, whatever plugin gave it the
+// device, or by a mark of sriov-cni whose sandbox is there.
+func (d *Doctor) takenDevices(n *node, records []vfRecord) map[string]bool {
+	taken := map[string]bool{}
+	for _, r := range records {
+		taken[r.device] = true
+	}
+	for i := range n.pods {
+		for j := range n.pods[i].Interfaces {
+			taken[n.pods[i].Interfaces[j].Device] = true
+		}
+	}
+	_, living := d.marks()
+	for _, device := range living {
+		taken[device] = true
+	}
+	return taken
+}
+
+// lostVF says in which namespace a VF is that nobody is known to have; nothing if that is one of a pod, or of somebody who lives.
+func (d *Doctor) lostVF(n *node, pf sysfs.PF, vf *sysfs.Device) []Finding {
+	netns := n.devicesIn(d)[vf.Parent]
+	what := fmt.Sprintf("it has no interface on the node (PF %s, driver %s), and ", pf.NetDev, vf.Driver)
+	if netns == "" {
+		return []Finding{newFinding(SRIOVVFLost, "VF "+vf.ID, what+"it is in no network namespace in "+d.Paths.NetNS,
+			"look for a process that holds its namespace (lsns -t net), and end that; or bind it anew: echo "+vf.ID+" > /sys/bus/pci/drivers/"+vf.Driver+"/unbind, then > bind")}
+	}
+	isPods := slices.ContainsFunc(n.pods, func(p inspect.Pod) bool { return p.NetNS == netns })
+	lives, err := d.inhabited()
+	if id, idErr := d.Kernel.NetNSID(netns); isPods || err != nil || idErr != nil || lives[id] {
+		return nil
+	}
+	return []Finding{newFinding(SRIOVVFLost, "VF "+vf.ID, what+"it is in network namespace "+netns+", in which no process lives and which no record names",
+		"once `crictl pods` does not know its sandbox either: ip netns delete "+filepath.Base(netns)+", which brings the VF back")}
+}
+
+// devicesIn maps the devices of interfaces to the namespaces in the runtime's folder that they are in. It is read once, when it is needed.
+func (n *node) devicesIn(d *Doctor) map[string]string {
+	if n.devices != nil {
+		return n.devices
+	}
+	n.devices = map[string]string{}
+	entries, err := os.ReadDir(d.Paths.NetNS)
+	if err != nil {
+		return n.devices // there are none
+	}
+	for _, e := range entries {
+		netns := filepath.Join(d.Paths.NetNS, e.Name())
+		links, err := d.Kernel.Links(netns)
+		if err != nil {
+			continue // it went, or is none
+		}
+		for _, l := range links {
+			n.devices[l.Parent] = netns
+		}
+	}
+	return n.devices
 }
 
 // vfFindings compare a VF with its record.
@@ -194,14 +249,14 @@ func leftovers(links []netdev.Link) []Finding {
 	return found
 }
 
-// staleMarks are those of sriov-cni whose sandbox is gone.
-func (d *Doctor) staleMarks() []Finding {
+// marks are the devices that sriov-cni marked as given away, to sandboxes that are gone and to those that are, or may be, there. Each is a
+// file with the path of a network namespace.
+func (d *Doctor) marks() (stale, living []string) { //nolint:nonamedreturns // two lists of one type
 	dir := filepath.Join(d.Paths.LegacySRIOV, "pci")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil // sriov-cni was never here
+		return nil, nil // sriov-cni was never here
 	}
-	var stale []string
 	for _, e := range entries {
 		netns, err := readSmall(filepath.Join(dir, e.Name()))
 		if err != nil {
@@ -209,10 +264,17 @@ func (d *Doctor) staleMarks() []Finding {
 		}
 		if _, err := d.Kernel.NetNSID(strings.TrimSpace(string(netns))); errors.Is(err, fs.ErrNotExist) {
 			stale = append(stale, e.Name())
+		} else {
+			living = append(living, e.Name())
 		}
 	}
+	return stale, living
+}
+
+func (d *Doctor) staleMarks() []Finding {
+	stale, _ := d.marks()
 	if len(stale) == 0 {
 		return nil
 	}
-	return []Finding{newFinding(SRIOVStaleMark, dir, fmt.Sprintf("sriov-cni marked %d devices as given to sandboxes that are gone: %s", len(stale), list(stale)), "nothing has to be done: Plexus passes over them; if sriov-cni is used still, remove them")}
+	return []Finding{newFinding(SRIOVStaleMark, filepath.Join(d.Paths.LegacySRIOV, "pci"), fmt.Sprintf("sriov-cni marked %s as given to sandboxes that are gone: %s", finding.Numbered(len(stale), "device"), list(stale)), "nothing to do: Plexus ignores them; if sriov-cni is still in use, remove them")}
 }

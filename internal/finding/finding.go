@@ -80,18 +80,25 @@ func (l List) Fails(threshold Severity) bool {
 func (l List) Summary() string {
 	var parts []string
 	for _, s := range []Severity{Error, Warning} {
-		switch n := l.Count(s); n {
-		case 0:
-		case 1:
-			parts = append(parts, "1 "+string(s))
-		default:
-			parts = append(parts, fmt.Sprintf("%d %ss", n, s))
+		if n := l.Count(s); n > 0 {
+			parts = append(parts, Numbered(n, string(s)))
 		}
 	}
 	if len(parts) == 0 {
 		return "nothing is wrong"
 	}
 	return strings.Join(parts, ", ")
+}
+
+// Numbered counts things: "0 pods", "1 pod", "2 pods".
+func Numbered(n int, thing string) string {
+	switch {
+	case n == 1:
+		return "1 " + thing
+	case strings.HasSuffix(thing, "x"):
+		return fmt.Sprintf("%d %ses", n, thing)
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // SortByPlace puts the findings in the order in which they stand in their files.

@@ -17,6 +17,7 @@ import (
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/netdev"
 	"github.com/plexus-cni/plexus/internal/record"
+	"github.com/plexus-cni/plexus/internal/sysfs"
 )
 
 // Kernel is what is asked of the node's kernel.
@@ -297,11 +298,16 @@ func (n *Node) look(p *Pod, otherBoot bool) {
 	}
 	for _, l := range links {
 		known := slices.ContainsFunc(p.Interfaces, func(i Interface) bool { return i.Name == l.Name })
-		// Some kernels put tunnels into each namespace (tunl0, sit0); they are down.
-		if !known && l.Up && l.Name != "lo" {
+		if !known && l.Name != "lo" && (l.Up || !isFallback(l.Name)) {
 			p.Interfaces = append(p.Interfaces, Interface{Name: l.Name, State: Unmanaged, Live: live(l, routes)})
 		}
 	}
+}
+
+// isFallback reports whether an interface is a fallback device, which the kernel's tunnel modules make in each network namespace
+// (sysctl net.core.fb_tunnels_only_for_init_net). They are down unless the pod uses them.
+func isFallback(name string) bool {
+	return slices.Contains([]string{"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"}, name)
 }
 
 // notSeen tells that a namespace could not be entered.
@@ -319,7 +325,7 @@ func (n *Node) compare(p *Pod, i *Interface, links []netdev.Link, routes []netde
 	}
 	if i.Live == nil {
 		if i.Device != "" && n.Driver != nil {
-			if driver := n.Driver(i.Device); isUserspace(driver) {
+			if driver := n.Driver(i.Device); (&sysfs.Device{Driver: driver}).IsUserspace() {
 				i.Driver = driver
 				return
 			}
@@ -345,11 +351,6 @@ func (n *Node) compare(p *Pod, i *Interface, links []netdev.Link, routes []netde
 			p.fail("interface %s (network %s) has lost its address %s: delete the pod, so that it is made anew", i.Name, i.Network, want)
 		}
 	}
-}
-
-// isUserspace reports whether a driver hands its device to a program, without an interface.
-func isUserspace(driver string) bool {
-	return slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio"}, driver)
 }
 
 func live(l netdev.Link, routes []netdev.Route) *Live {

@@ -184,6 +184,13 @@ func TestPodsTellsWhatIsWrong(t *testing.T) {
 			},
 			state: Attached, states: "eth0 attached, net1 attached vfio-pci",
 		},
+		"a driver that a vendor made of vfio-pci": {
+			change: func(_ *delegate.Plan, k *kernel, n *Node) {
+				k.links["/netns/web"] = k.links["/netns/web"][:2]
+				n.Driver = func(string) string { return "mlx5_vfio_pci" }
+			},
+			state: Attached, states: "eth0 attached, net1 attached mlx5_vfio_pci",
+		},
 		"an attachment whose plugins report no interface": {
 			change: func(p *delegate.Plan, k *kernel, _ *Node) {
 				p.Attachments[1].Result = json.RawMessage(`{"cniVersion":"1.0.0"}`)
@@ -241,9 +248,9 @@ func TestPodsTellsWhatIsWrong(t *testing.T) {
 		},
 		"somebody else's interface": {
 			change: func(_ *delegate.Plan, k *kernel, _ *Node) {
-				k.links["/netns/web"] = append(k.links["/netns/web"], link("wg0"), netdev.Link{Name: "tunl0"})
+				k.links["/netns/web"] = append(k.links["/netns/web"], link("wg0"), netdev.Link{Name: "wg1"}, netdev.Link{Name: "tunl0"}, link("gre0"))
 			},
-			state: Attached, states: "eth0 attached, net1 attached, wg0 unmanaged",
+			state: Attached, states: "eth0 attached, net1 attached, wg0 unmanaged, wg1 unmanaged, gre0 unmanaged",
 		},
 		"only the record counts": {
 			change: func(_ *delegate.Plan, _ *kernel, n *Node) { n.Kernel = nil },

@@ -21,9 +21,8 @@ type Event struct {
 	Pod         string `json:"pod,omitempty"`
 	ContainerID string `json:"containerID,omitempty"`
 	// Verb is empty for a remark.
-	Verb string `json:"verb,omitempty"`
-	// Took is in nanoseconds.
-	Took time.Duration `json:"took,omitempty"`
+	Verb string        `json:"verb,omitempty"`
+	Took time.Duration `json:"tookNanoseconds,omitempty"`
 	// Failed is set for a call that failed, and for a remark that is a warning or an error.
 	Failed bool `json:"failed,omitempty"`
 	// Text is the error of a call, or the remark with its attributes.
@@ -36,9 +35,8 @@ type Event struct {
 
 // Step is a part of a call.
 type Step struct {
-	Name string `json:"name"`
-	// Took is in nanoseconds.
-	Took time.Duration `json:"took,omitempty"`
+	Name string        `json:"name"`
+	Took time.Duration `json:"tookNanoseconds,omitempty"`
 	// Text is what the log tells in the place of a duration.
 	Text string `json:"text,omitempty"`
 }

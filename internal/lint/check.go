@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/nad"
+	"github.com/plexus-cni/plexus/sriov"
 )
 
 // check looks at one definition, and returns the addresses that it gives away.
@@ -149,6 +150,9 @@ func (d *definition) checkPlugins(tree *value, network string) []pool {
 			c.checkKnown(p, i)
 		}
 		pools = append(pools, c.pools...)
+		if i > 0 && c.typ == "bandwidth" {
+			c.checkVeth(plugins[0].str("type"))
+		}
 	}
 	if d.ResourceName != "" && !devices && len(plugins) > 0 {
 		at := d.at
@@ -157,9 +161,27 @@ func (d *definition) checkPlugins(tree *value, network string) []pool {
 				at = place
 			}
 		}
-		d.report(DeviceUnused, at, "metadata.annotations", fmt.Sprintf("pods need a device of resource %q for the network, and no plugin of it takes one", short(d.ResourceName)), "remove the annotation, or correct \"type\"")
+		d.report(DeviceUnused, at, "metadata.annotations", fmt.Sprintf("no plugin of the network takes a device, so resource %q only has pods scheduled to nodes that offer it", short(d.ResourceName)), "nothing, if that is meant; else remove the annotation, or correct \"type\"")
 	}
 	return pools
+}
+
+// checkVeth is for the plugin bandwidth, which shapes at the host's end of a veth pair: other plugins than these make none, and ADD fails.
+func (c *pluginCheck) checkVeth(first string) {
+	if p, known := knownPlugins()[first]; !known || p.chained || first == "bridge" || first == "ptp" {
+		return
+	}
+	mend := "remove it"
+	if first == sriov.Type {
+		mend = `remove it, and set "max_tx_rate" of sriov`
+	}
+	text := fmt.Sprintf("bandwidth shapes at the host's end of a veth pair, and %s makes none", first)
+	switch declared := c.conf.fold("capabilities"); {
+	case c.hasOwnRates():
+		c.report(PluginChain, c.conf.fold("type"), "type", text+": every ADD fails", mend)
+	case declared.isTrue("bandwidth"):
+		c.report(CapabilityUnsupported, declared.fold("bandwidth"), "capabilities.bandwidth", text+": the ADD of a pod that asks for a bandwidth fails", mend)
+	}
 }
 
 // checkUnknown reports a type that nobody knows.

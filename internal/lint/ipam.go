@@ -9,8 +9,12 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 )
+
+// defaultDataDir is where host-local keeps what it gave away.
+const defaultDataDir = "/var/lib/cni/networks"
 
 // pool is a range of addresses that host-local gives away.
 type pool struct {
@@ -137,7 +141,7 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 		return
 	}
 	p := pool{d: c.d, field: c.prefix + prefix + "subnet", at: c.d.config.place(at.start), first: subnet.Addr().Next(), last: lastAddr(subnet)}
-	p.store = c.conf.str("dataDir") + "\x00" + c.network
+	p.store = filepath.Join(cmp.Or(c.conf.str("dataDir"), defaultDataDir), c.network)
 	sound := true
 	for _, key := range []string{"rangeStart", "rangeEnd", "gateway"} {
 		given := r.fold(key)
@@ -236,6 +240,8 @@ func (c *pluginCheck) checkRoutes() {
 		case why != "":
 			c.report(IPAMInvalid, cmp.Or(item.fold("dst"), item), field+".dst", fmt.Sprintf("dst %q %s", short(item.str("dst")), why), "write it like 10.0.0.0/8, or 0.0.0.0/0 for the default route")
 			continue
+		case dst.Bits() == 0:
+			c.defaultRoute(item.fold("dst"), field+".dst", fmt.Sprintf("the route to %v is a default route", dst))
 		case dst.Masked() != dst && dst.Addr().Is4(): // of IPv6 the kernel masks it
 			c.report(IPAMInvalid, item.fold("dst"), field+".dst", fmt.Sprintf("dst %v is the address of a host, which the kernel refuses", dst), fmt.Sprintf("write %v", dst.Masked()))
 		}
@@ -244,6 +250,11 @@ func (c *pluginCheck) checkRoutes() {
 			c.report(IPAMInvalid, item.fold("gw"), field+".gw", fmt.Sprintf("gw %q is no address of the family of dst %v", short(gw), dst), "")
 		}
 	}
+}
+
+// defaultRoute reports that a network sets a default route: a pod has one by its default network.
+func (c *pluginCheck) defaultRoute(at *value, field, what string) {
+	c.report(RouteDefault, at, field, what+", and competes with that of the pod's default network", `remove it, and let pods that want it ask for it by "default-route" in their annotation; keep it only if this is the default network`)
 }
 
 // parseCIDR reads what the plugins do (types.ParseCIDR), with the address that is written. It says why not, "" if it could.
@@ -315,6 +326,20 @@ func overlapping(pools []pool, owner func(pool) string) []overlap {
 		}
 	}
 	return found
+}
+
+// checkShared finds networks of several Kubernetes namespaces that take their addresses out of one folder of leases.
+func (l *linter) checkShared(pools []pool) {
+	stores := map[string][]pool{}
+	for _, p := range pools {
+		stores[p.store] = append(stores[p.store], p)
+	}
+	for _, shared := range stores {
+		for _, o := range overlapping(shared, func(p pool) string { return p.d.Ref.Namespace }) {
+			o.second.d.report(LeasesShared, o.second.at, o.second.field, fmt.Sprintf("%v overlaps with network %s of another namespace, and both keep their leases in %s: pods of one take the addresses of the other", o.second, o.first.d.Ref, o.second.store),
+				"give the configuration another \"name\" and a range of its own, unless they are meant to be one network")
+		}
+	}
 }
 
 // checkOverlaps compares networks with each other.

@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/finding"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
+	"github.com/plexus-cni/plexus/nad"
 )
 
 // MaxFindings bounds what one run finds: nobody reads more, and the input is not trusted. One more says so.
@@ -29,13 +31,10 @@ type Options struct {
 	Types []string
 }
 
-// Run checks the NetworkAttachmentDefinitions of the files, also those in Lists; other objects are left alone. It returns the
-// findings, in the order in which they stand in the files, and how many definitions there are.
+// Run checks the NetworkAttachmentDefinitions of the files, also those in Lists, and the annotations by which pods and workloads select networks;
+// other objects are ignored. It returns the findings, in the order in which they stand in the files, and how many objects it checked.
 func Run(files []File, o Options) (finding.List, int) {
-	l := &linter{options: o, severities: map[string]finding.Severity{}}
-	for _, k := range Kinds() {
-		l.severities[k.Code] = k.Severity
-	}
+	l := newLinter(o)
 	first := map[string]*definition{}
 	var all []definition
 	for _, file := range files {
@@ -56,6 +55,7 @@ func Run(files []File, o Options) (finding.List, int) {
 		pools = append(pools, d.check()...)
 	}
 	l.checkOverlaps(pools)
+	l.checkShared(pools)
 	l.found.SortByPlace()
 	if l.tooMany {
 		l.found = append(l.found, finding.Finding{
@@ -63,7 +63,28 @@ func Run(files []File, o Options) (finding.List, int) {
 			Text: fmt.Sprintf("there are more than %d findings; the rest is left out", MaxFindings), Mend: "mend these, and run it again",
 		})
 	}
-	return l.found, len(all)
+	return l.found, len(all) + l.selecting
+}
+
+// Check checks definitions without their files: their findings have a field, and no place.
+func Check(definitions []nad.Definition, o Options) finding.List {
+	l := newLinter(o)
+	for _, parsed := range definitions {
+		d := definition{linter: l, Definition: parsed, config: config{text: parsed.Config}, annotations: map[string]place{}}
+		if parsed.ResourceName != "" {
+			d.annotations[annotations.ResourceNameKey] = place{}
+		}
+		d.check()
+	}
+	return l.found
+}
+
+func newLinter(o Options) *linter {
+	l := &linter{options: o, severities: map[string]finding.Severity{}}
+	for _, k := range Kinds() {
+		l.severities[k.Code] = k.Severity
+	}
+	return l
 }
 
 type linter struct {
@@ -71,6 +92,8 @@ type linter struct {
 	severities map[string]finding.Severity
 	found      finding.List
 	tooMany    bool
+	// selecting counts pods and workloads that select networks.
+	selecting int
 }
 
 func (l *linter) add(f finding.Finding) {
@@ -116,7 +139,7 @@ func short(s string) string {
 
 // meant names the candidate that a word may have been meant to be; "" if none is near.
 func meant(word string, candidates []string) string {
-	best, least := "", 1+len(word)/3
+	best, least := "", 1+len(word)/4
 	for _, c := range candidates {
 		if n := distance(strings.ToLower(word), strings.ToLower(c), least); n <= least && (best == "" || n < distance(strings.ToLower(word), strings.ToLower(best), least)) {
 			best = c

@@ -79,6 +79,7 @@ func (l *linter) definitions(file string, data []byte) []definition {
 			l.fileError(file, place{line: doc.offset + 1}, len(whole), err.Error())
 			continue
 		}
+		l.selecting += l.pods(file, &root, doc.offset)
 		nodes := nadNodes(&root)
 		if len(nodes) != len(objects.Definitions) {
 			// Two readers of YAML disagree; what stands there is not what it seems to be.

@@ -4,6 +4,7 @@
 package lint
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"net"
@@ -194,6 +195,9 @@ func capabilities() []string {
 }
 
 func checkBridge(c *pluginCheck) {
+	if c.conf.isTrue("isDefaultGateway") {
+		c.defaultRoute(c.conf.fold("isDefaultGateway"), "isDefaultGateway", "isDefaultGateway sets a default route")
+	}
 	if hairpin := c.conf.fold("hairpinMode"); c.conf.isTrue("hairpinMode") && c.conf.isTrue("promiscMode") {
 		c.report(KeyValue, hairpin, "hairpinMode", "hairpinMode and promiscMode exclude each other", "leave one out")
 	}
@@ -231,9 +235,39 @@ func checkSRIOV(c *pluginCheck) {
 	if builtin := c.conf.fold("builtin"); builtin != nil && builtin.kind == kindBool && builtin.text == "false" {
 		return // a program serves it, which may take other values
 	}
-	if _, err := sriov.ParseConfig([]byte(c.conf.raw(c.d.config.text)), "", true); err != nil {
-		c.report(SRIOVConfig, c.conf.mentioned(err.Error()), "", strings.TrimPrefix(err.Error(), sriov.ErrInvalid.Error()+": "), "")
+	c.checkSRIOVKeys()
+}
+
+// checkSRIOVKeys lets the parser of the plugin judge the keys. It stops at the first that is wrong, so that is told, set right, and the rest judged again.
+func (c *pluginCheck) checkSRIOVKeys() {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal([]byte(c.conf.raw(c.d.config.text)), &keys) != nil {
+		return // it is no object, which has been told
 	}
+	for range c.conf.members {
+		text, err := json.Marshal(keys)
+		if err != nil {
+			return // it came of JSON
+		}
+		if _, err = sriov.ParseConfig(text, "", true); err == nil {
+			return
+		}
+		at := c.conf.mentioned(err.Error())
+		i := slices.IndexFunc(c.conf.members, func(m member) bool { return m.value == at })
+		if i < 0 {
+			c.report(SRIOVConfig, c.conf, "", sriovText(err), "")
+			return // of nothing that is known here
+		}
+		c.report(SRIOVConfig, at, c.conf.members[i].key, sriovText(err), "")
+		delete(keys, c.conf.members[i].key)
+		if strings.EqualFold(c.conf.members[i].key, "vlan") {
+			keys["vlan"] = json.RawMessage("1") // other keys need one
+		}
+	}
+}
+
+func sriovText(err error) string {
+	return strings.TrimPrefix(err.Error(), sriov.ErrInvalid.Error()+": ")
 }
 
 func checkBandwidth(c *pluginCheck) {

@@ -15,7 +15,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"github.com/plexus-cni/plexus/internal/bounded"
 )
 
 const (
@@ -140,12 +143,12 @@ func compress(path string) error {
 }
 
 func gzipTo(dst, src string) error {
-	in, err := os.Open(src)
+	in, err := os.OpenFile(src, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	out, err := bounded.OpenOwn(dst, os.O_WRONLY|os.O_TRUNC, fileMode)
 	if err != nil {
 		return err
 	}

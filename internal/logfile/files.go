@@ -29,7 +29,7 @@ func Files(path string) ([]string, error) {
 		}
 		files = append(files, b.path)
 	}
-	if _, err := os.Stat(path); err == nil {
+	if _, err := os.Lstat(path); err == nil {
 		files = append(files, path)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/plexus-cni/plexus/internal/bounded"
 )
 
 // Defaults of Options.
@@ -48,8 +50,9 @@ type Options struct {
 //
 // Each Write is one write(2) with O_APPEND, so lines of several processes do not mix. A Write that would pass the size limit
 // rotates the file first; one that finds the file rotated, or removed, by another process goes on in the new one. If the rotation
-// is not possible, the data is written to the file as it is, and Write returns the rotation's error. What is no regular file, like
-// /dev/null, is never rotated. The result is safe for use by several goroutines.
+// is not possible, the data is written to the file as it is, and Write returns the rotation's error. Links are not followed, and a file of
+// another user is not written to ([bounded.ErrNotOwn]). A device such as /dev/null is never rotated. The result is safe for use by several
+// goroutines.
 func Open(path string, opts Options) (io.WriteCloser, error) {
 	return open(path, opts, time.Now)
 }
@@ -117,7 +120,7 @@ func (l *file) makeRoom(n int64) error {
 
 // follow reopens, and says so, if the path no longer names the opened file.
 func (l *file) follow(opened fs.FileInfo) (bool, error) {
-	atPath, err := os.Stat(l.path)
+	atPath, err := os.Lstat(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("log file: %w", err)
 	}
@@ -129,8 +132,7 @@ func (l *file) follow(opened fs.FileInfo) (bool, error) {
 
 // reopen makes l.f the file at the path. On an error l.f stays what it was.
 func (l *file) reopen() error {
-	// O_NONBLOCK: a FIFO that nobody reads is an error now, not a wait. It means nothing for a regular file.
-	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)
+	f, err := bounded.OpenOwn(l.path, os.O_WRONLY|os.O_APPEND, fileMode)
 	if err != nil {
 		return fmt.Errorf("open log file: %w", err)
 	}
@@ -144,7 +146,7 @@ func (l *file) reopen() error {
 // rotate renames the opened file to a backup and opens a new one, unless another process did or does so. It never waits for the
 // other: logging may not hold up a pod.
 func (l *file) rotate(opened fs.FileInfo) error {
-	lock, err := os.OpenFile(l.path+".lock", os.O_RDWR|os.O_CREATE, fileMode)
+	lock, err := bounded.OpenOwn(l.path+".lock", os.O_RDWR, fileMode)
 	if err != nil {
 		return fmt.Errorf("rotate log file: %w", err)
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/plexus-cni/plexus/internal/bounded"
 )
 
 // clock is a time that tests move by hand.
@@ -281,6 +282,30 @@ func TestOpenFails(t *testing.T) {
 				_ = f.Close() // Only to not leak it.
 			}
 		})
+	}
+}
+
+// TestLinksAreNotFollowed: whoever may write into the folder of the log must not choose what root writes to.
+func TestLinksAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	target, log := filepath.Join(dir, "target"), filepath.Join(dir, "plexus.log")
+	if err := errors.Join(os.WriteFile(target, []byte("kept"), 0o600), os.Symlink("target", log)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(log, Options{}); !errors.Is(err, bounded.ErrNotOwn) {
+		t.Errorf("Open of a link: %v", err)
+	}
+	if err := errors.Join(os.Remove(log), os.Symlink("target", log+".lock")); err != nil {
+		t.Fatal(err)
+	}
+	f := openSmall(t, log, 8, Options{}, time.Now)
+	write(t, f, "longer than the limit")
+	if _, err := f.Write([]byte("it would rotate")); !errors.Is(err, bounded.ErrNotOwn) {
+		t.Errorf("Write with a lock file that is a link: %v", err)
+	}
+	if got, err := os.ReadFile(target); err != nil || string(got) != "kept" {
+		t.Errorf("the target holds %q, %v", got, err)
 	}
 }
 

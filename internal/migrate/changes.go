@@ -4,9 +4,12 @@
 package migrate
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/plexus-cni/plexus/sriov"
 )
 
 // changes says what behaves otherwise, as far as this configuration has to do with it.
@@ -45,6 +48,75 @@ func (t *translator) changes() []Change {
 		fmt.Sprintf("it is killed after %v, with its children (delegateTimeoutSeconds)", c.DelegateTimeout))
 	when(!retries, "DEL that fails", "is forgotten", "what failed is kept for the next DEL or GC")
 	when(true, "ADD that fails", "what was attached may stay", "all is undone, in reverse")
+	when(true, "CHECK", "asks all networks of a pod", `asks the default network; "checkNetworks": "all" asks all`)
 	when(true, "GC", "nothing is ever stale", "stale sandboxes are undone")
+	when(t.thick, "hot plug", "multus-dynamic-networks-controller attaches networks to running pods, through the daemon's socket",
+		"a pod gets its networks when it starts")
+	if old := cmp.Or(t.text("cniVersion"), defaultCNIVersion); t.Target == Kubernetes && t.primary != nil {
+		// The version that the generated configuration takes over has runtimes call more.
+		when(t.primary.CNIVersion() != old, "CNI version", old+", that of its own configuration",
+			t.primary.CNIVersion()+", that of the default network: runtimes call CHECK from 0.4.0 on, STATUS and GC from 1.1.0 on")
+	}
 	return all
+}
+
+// pluginChanges say what behaves otherwise by the plugins of the networks, as far as they are known.
+func pluginChanges(tr *Translation, objects *Objects) []Change {
+	if tr.Config == nil {
+		return nil
+	}
+	var all []Change
+	uses := usesOf(tr, objects)
+	if uses[sriov.Type] {
+		all = append(all, Change{
+			"networks of type sriov", "the program sriov-cni serves them",
+			`Plexus serves them itself, and is stricter: "spoofchk" and "trust" are "on" or "off" in lower case, "min_tx_rate" is not above "max_tx_rate", "mtu" is obeyed; "builtin": false in the configuration has the program called`,
+		})
+	}
+	if uses["whereabouts"] {
+		all = append(all, Change{
+			"CHECK of whereabouts", "fails: whereabouts has no CHECK", `is not called; set "disableCheck": true in its networks before "checkNetworks": "all"`,
+		})
+	}
+	return all
+}
+
+// usesOf are the types of the plugins and IPAM plugins of all networks that are known.
+func usesOf(tr *Translation, objects *Objects) map[string]bool {
+	uses := map[string]bool{}
+	add := func(conf []byte) {
+		type plugin struct {
+			Type    string `json:"type"`
+			Builtin *bool  `json:"builtin"`
+			IPAM    struct {
+				Type string `json:"type"`
+			} `json:"ipam"`
+		}
+		var list struct {
+			plugin
+
+			Plugins []plugin `json:"plugins"`
+		}
+		if json.Unmarshal(conf, &list) != nil {
+			return // told elsewhere
+		}
+		for _, p := range append(list.Plugins, list.plugin) {
+			uses[p.IPAM.Type] = true
+			if p.Builtin == nil || *p.Builtin {
+				uses[p.Type] = true
+			}
+		}
+	}
+	for _, raw := range tr.Config.Delegates {
+		add(raw)
+	}
+	if tr.Network != nil {
+		add(tr.Network.Bytes())
+	}
+	if objects != nil {
+		for _, d := range objects.definitions {
+			add([]byte(d.Config))
+		}
+	}
+	return uses
 }

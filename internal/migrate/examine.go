@@ -15,6 +15,7 @@ import (
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/finding"
+	"github.com/plexus-cni/plexus/internal/lint"
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/nad"
@@ -123,6 +124,38 @@ func (e *examiner) network(d *nad.Definition) {
 		refuse("spec.config", err)
 	case isMeta(list):
 		refuse("spec.config", fmt.Errorf("it is of the meta-plugin %s, which is no network: write the configuration of the network itself", strings.Join(list.Types(), ", ")))
+	default:
+		e.lint(d)
+	}
+	if n := len(d.Config); n > MaxConfigBytes {
+		e.findings = append(e.findings, finding.Finding{
+			Code: ConfigTooLong, Severity: finding.Error, Object: object, Field: "spec.config",
+			Text: fmt.Sprintf("it has %d bytes, and the CustomResourceDefinition of Plexus allows %d", n, MaxConfigBytes),
+			Mend: "shorten it, or keep your own CustomResourceDefinition, and give plexusd more memory",
+		})
+	}
+}
+
+// lint adds what `plexusctl nad lint` finds in a network that is accepted. What the built-in plugin sriov refuses is refused where sriov-cni took it; other
+// plugins are the same programs as before, so that what they refuse has never worked.
+func (e *examiner) lint(d *nad.Definition) {
+	for _, f := range lint.Check([]nad.Definition{*d}, lint.Options{}) {
+		switch {
+		case !f.Severity.AtLeast(finding.Warning), f.Code == lint.PluginUnknown, f.Code == lint.RouteDefault:
+			continue // neither is a matter of migration
+		case f.Code == lint.SRIOVConfig:
+			if !e.broken[d.Ref.String()] {
+				e.counts.NetworksRefused++
+			}
+			e.broken[d.Ref.String()] = true
+		case f.Severity == finding.Error:
+			f.Severity = finding.Warning
+		}
+		f.Object, f.Field = "network "+d.Ref.String(), strings.TrimSuffix("spec.config, "+f.Field, ", ")
+		if strings.HasSuffix(f.Field, "annotations") {
+			f.Field = strings.TrimPrefix(f.Field, "spec.config, ")
+		}
+		e.findings = append(e.findings, f)
 	}
 }
 
@@ -161,7 +194,17 @@ func (e *examiner) pod(p *podObject) {
 		return
 	}
 	networks, byDefault := p.Metadata.Annotations[annotations.NetworksKey], p.Metadata.Annotations[annotations.DefaultNetworkKey]
+	if slices.ContainsFunc(p.Spec.Containers, func(c container) bool { return strings.Contains(c.Image, hotPlugController) }) {
+		e.tell(p, finding.Finding{
+			Code: HotPlugUnsupported, Severity: finding.Warning,
+			Text: "it attaches networks to pods that run, through the socket of Multus' daemon, which Plexus does not have: a pod gets its networks when it starts",
+			Mend: "remove it, and have pods whose networks change made anew; virtual machines of KubeVirt have to be restarted or migrated for a new interface",
+		})
+	}
 	if networks == "" && byDefault == "" {
+		for _, notice := range annotations.Notices(p.Metadata.Annotations) {
+			e.tell(p, finding.Finding{Code: AnnotationUnknown, Severity: finding.Warning, Text: notice})
+		}
 		return // what the configuration names is checked already
 	}
 	e.counts.PodsWithRequests++
@@ -169,6 +212,9 @@ func (e *examiner) pod(p *podObject) {
 	refuse := func(field string, err error) {
 		refused = true
 		e.refuse(p, field, err)
+	}
+	for _, notice := range annotations.Notices(p.Metadata.Annotations) {
+		e.tell(p, finding.Finding{Code: AnnotationUnknown, Severity: finding.Warning, Text: notice})
 	}
 	namespace := p.source().Ref.Namespace
 	first, err := annotations.ParseDefaultNetwork(byDefault, e.cfg.NetworksNamespace)
@@ -350,11 +396,20 @@ func (e *examiner) resolve(n *source.Network) (delegate.Network, error) {
 	return out, err
 }
 
+// hotPlugController is in the image of multus-dynamic-networks-controller.
+const hotPlugController = "multus-dynamic-networks-controller"
+
 // refuse makes a finding of an error.
 func (e *examiner) refuse(p *podObject, field string, err error) {
-	f := finding.Finding{Severity: finding.Error, Object: "pod " + p.source().Ref.String(), Field: field}
+	f := finding.Finding{Severity: finding.Error, Field: field}
 	f.Code = codeOf(err)
 	f.Text, f.Mend = splitMend(plain(err))
+	e.tell(p, f)
+}
+
+// tell adds a finding about a pod, once for all pods of a controller.
+func (e *examiner) tell(p *podObject, f finding.Finding) {
+	f.Object = "pod " + p.source().Ref.String()
 	if owner := p.owner(); owner != "" {
 		f.Object = owner
 		e.about[f]++

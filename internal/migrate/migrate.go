@@ -65,6 +65,9 @@ const (
 	PodRefused         = "pod-refused"
 	ObjectInvalid      = "object-invalid"
 	StateUnreadable    = "state-unreadable"
+	AnnotationUnknown  = "annotation-unknown"
+	ConfigTooLong      = "config-too-long"
+	HotPlugUnsupported = "hot-plug-unsupported"
 )
 
 // Became is what became of a key.
@@ -98,6 +101,9 @@ type Change struct {
 	Multus string `json:"multus"`
 	Plexus string `json:"plexus"`
 }
+
+// MaxConfigBytes is what the CustomResourceDefinition of Plexus lets spec.config of a NetworkAttachmentDefinition have, in bytes.
+const MaxConfigBytes = 64 << 10
 
 // rooted is a path of the node as seen from here.
 func rooted(root, path string) string { return filepath.Join(root, path) }

@@ -63,6 +63,7 @@ type podObject struct {
 }
 
 type container struct {
+	Image     string `json:"image"`
 	Resources struct {
 		Limits map[string]any `json:"limits"`
 	} `json:"resources"`
@@ -97,7 +98,7 @@ func (o *Objects) add(file string, doc json.RawMessage, kind string) error {
 			Kind string `json:"kind"`
 		}
 		if json.Unmarshal(doc, &just) != nil || strings.HasSuffix(just.Kind, "List") {
-			return fmt.Errorf("%s: not a Kubernetes object, or a broken list: %w: give what kubectl get -o json prints", file, err)
+			return fmt.Errorf("%s: not a Kubernetes object, or a broken list: %s: give what kubectl get -o json prints", file, plainJSON(err))
 		}
 		head.Kind, head.Items = just.Kind, nil
 	}
@@ -123,9 +124,20 @@ func (o *Objects) add(file string, doc json.RawMessage, kind string) error {
 	return nil
 }
 
+// plainJSON says what is wrong with JSON in its own words, rather than in those of Go.
+func plainJSON(err error) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if e.Field == "" {
+			return fmt.Sprintf("it is a JSON %s, and should be an object", e.Value)
+		}
+		return fmt.Sprintf("%s is a JSON %s, which it cannot be", strings.TrimPrefix(e.Field, "meta."), e.Value)
+	}
+	return err.Error()
+}
+
 func (o *Objects) invalid(file, object string, err error) {
 	o.findings = append(o.findings, finding.Finding{
-		Code: ObjectInvalid, Severity: finding.Error, Object: object, Text: fmt.Sprintf("%s: it can not be read: %v", file, err),
+		Code: ObjectInvalid, Severity: finding.Error, Object: object, Text: fmt.Sprintf("%s: it cannot be read: %s", file, plainJSON(err)),
 		Mend: "give what kubectl get -o json prints",
 	})
 }

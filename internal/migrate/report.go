@@ -44,6 +44,7 @@ func NewReport(in Input, objects *Objects) (*Report, error) {
 		findings, counts := Examine(tr, in.Root, objects)
 		r.Findings, r.Examined = append(r.Findings, findings...), &counts
 	}
+	r.Changes = append(r.Changes, pluginChanges(tr, objects)...)
 	state, findings := ReadState(in.Root, tr.StateDir)
 	r.State, r.Findings = state, append(r.Findings, findings...)
 	r.Steps = r.steps(in)
@@ -54,7 +55,7 @@ func NewReport(in Input, objects *Objects) (*Report, error) {
 func (r *Report) steps(in Input) []string {
 	var steps []string
 	if n := r.Findings.Count(finding.Error); n > 0 {
-		steps = append(steps, fmt.Sprintf("mend what is refused (errors: %d), and run plexusctl migrate again", n))
+		steps = append(steps, fmt.Sprintf("fix what is refused (%s), and run plexusctl migrate again", finding.Numbered(n, "error")))
 	}
 	if r.Configuration == nil {
 		return steps
@@ -63,8 +64,8 @@ func (r *Report) steps(in Input) []string {
 		steps = append(steps, "check pods and networks: kubectl get network-attachment-definitions,pods -A -o json | plexusctl migrate -f -")
 	}
 	old := "00-multus.conf in " + defaultNetDir
-	if in.Conf != nil {
-		old = filepath.Join(defaultNetDir, filepath.Base(in.Conf.Path)) // as the node has it, wherever it was read
+	if in.Conf != nil && filepath.Dir(in.Conf.Path) == filepath.Clean(rooted(in.Root, defaultNetDir)) {
+		old = filepath.Join(defaultNetDir, filepath.Base(in.Conf.Path)) // of a copy the name says nothing
 	}
 	if r.Target == Plain {
 		steps = append(steps,

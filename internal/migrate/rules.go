@@ -55,7 +55,7 @@ func rules() []rule {
 		{"retryDeleteOnError", because("a DEL keeps on record what failed in any case")},
 		{"logLevel", (*translator).kept},
 		{"logToStderr", (*translator).kept},
-		{"logFile", (*translator).path},
+		{"logFile", (*translator).logFile},
 		{"logOptions", (*translator).kept},
 		{"runtimeConfig", because("the container runtime writes it for each call")},
 		{"prevResult", because("the container runtime writes it for each call")},
@@ -133,6 +133,15 @@ func (t *translator) path(key string, raw json.RawMessage) outcome {
 		o.became, o.why = Changed, "the path in the container of Multus' daemon; this is the one on the node"
 	}
 	return t.checked(o)
+}
+
+// logFile tells of a log that goes on in the file of Multus.
+func (t *translator) logFile(key string, raw json.RawMessage) outcome {
+	o := t.path(key, raw)
+	if file, ok := o.value.(string); ok && strings.Contains(strings.ToLower(file), "multus") {
+		t.find(ConfKeyChanged, finding.Info, key, fmt.Sprintf("Plexus would go on in Multus' log %s", file), "name a file of its own: /var/log/plexus/plexus.log is the one that the component deploy/components/inspect shows to `kubectl plexus trace`")
+	}
+	return o
 }
 
 func (t *translator) listKey(key string, raw json.RawMessage) outcome {

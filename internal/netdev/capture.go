@@ -56,6 +56,23 @@ const captureBuffer = 8 << 20
 //
 // It takes CAP_NET_RAW besides; nothing is needed in the sandbox, and nothing changes there. Like `ip netns exec NETNS tcpdump -p`.
 func (l *Linux) Capture(ctx context.Context, netnsPath, ifName string, snapLen int, sink PacketSink) (uint64, error) {
+	return l.CaptureFiltered(ctx, netnsPath, ifName, snapLen, nil, sink)
+}
+
+// PacketFilter makes a program of classic BPF for a kind of link, which the kernel runs on each packet: with its Ethernet header, or, of a
+// link that has none, from the network header on.
+type PacketFilter func(t LinkType) ([]FilterCode, error)
+
+// FilterCode is an instruction of classic BPF (struct sock_filter): the type of golang.org/x/net/bpf under another name, as the plugin is not to
+// be linked with that package.
+type FilterCode struct {
+	Op     uint16
+	Jt, Jf uint8
+	K      uint32
+}
+
+// CaptureFiltered is [Linux.Capture] of the packets that pass a filter, all if it is nil.
+func (l *Linux) CaptureFiltered(ctx context.Context, netnsPath, ifName string, snapLen int, filter PacketFilter, sink PacketSink) (uint64, error) {
 	link, err := l.Link(netnsPath, ifName)
 	if err != nil {
 		return 0, err
@@ -63,7 +80,7 @@ func (l *Linux) Capture(ctx context.Context, netnsPath, ifName string, snapLen i
 	var s *packetSocket
 	var openErr error
 	err = inNetNS(netnsPath, func() error {
-		s, openErr = openPacketSocket(link.Index)
+		s, openErr = openPacketSocket(link.Index, filter)
 		return openErr
 	})
 	if err != nil {
@@ -87,8 +104,8 @@ type packetSocket struct {
 }
 
 // openPacketSocket opens a socket in the namespace of the calling thread.
-func openPacketSocket(index int) (*packetSocket, error) {
-	fd, hardware, err := bindPacketSocket(unix.SOCK_RAW, index)
+func openPacketSocket(index int, filter PacketFilter) (*packetSocket, error) {
+	fd, hardware, err := bindPacketSocket(unix.SOCK_RAW, index, filter)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +114,7 @@ func openPacketSocket(index int) (*packetSocket, error) {
 		// Readers know the cooked header for every kind of link, which can't be said of the kinds' own.
 		_ = unix.Close(fd)
 		linkType = LinkTypeCooked
-		if fd, hardware, err = bindPacketSocket(unix.SOCK_DGRAM, index); err != nil {
+		if fd, hardware, err = bindPacketSocket(unix.SOCK_DGRAM, index, filter); err != nil {
 			return nil, err
 		}
 	}
@@ -110,11 +127,15 @@ func openPacketSocket(index int) (*packetSocket, error) {
 }
 
 // bindPacketSocket opens a socket that sees all packets of one interface, and tells the kind of its hardware.
-func bindPacketSocket(kind, index int) (int, uint16, error) {
+func bindPacketSocket(kind, index int, filter PacketFilter) (int, uint16, error) {
 	// Without a protocol it receives nothing until it is bound: no packet of another interface.
 	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, 0, os.NewSyscallError("socket", err)
+	}
+	if err = attachFilter(fd, kind, filter); err != nil {
+		_ = unix.Close(fd)
+		return 0, 0, err
 	}
 	hardware, err := preparePacketSocket(fd, index)
 	if err != nil {
@@ -122,6 +143,27 @@ func bindPacketSocket(kind, index int) (int, uint16, error) {
 		return 0, 0, err
 	}
 	return fd, hardware, nil
+}
+
+// attachFilter has the kernel hand on only what passes, from the first packet on.
+func attachFilter(fd, kind int, filter PacketFilter) error {
+	if filter == nil {
+		return nil
+	}
+	linkType := LinkTypeEthernet
+	if kind == unix.SOCK_DGRAM {
+		linkType = LinkTypeCooked
+	}
+	program, err := filter(linkType)
+	if err != nil {
+		return err
+	}
+	code := make([]unix.SockFilter, len(program))
+	for i, p := range program {
+		code[i] = unix.SockFilter{Code: p.Op, Jt: p.Jt, Jf: p.Jf, K: p.K}
+	}
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}) //nolint:gosec // the kernel takes 4096
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
 }
 
 func preparePacketSocket(fd, index int) (uint16, error) {

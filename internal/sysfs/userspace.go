@@ -17,5 +17,5 @@ func (d *Device) IsUserspace() bool {
 	return slices.Contains([]string{"vfio-pci", "uio_pci_generic", "igb_uio"}, d.Driver) || strings.HasSuffix(strings.ReplaceAll(d.Driver, "_", "-"), "-vfio-pci")
 }
 
-// IsNetwork reports whether the device is a network controller. A device whose class is not known may be one.
-func (d *Device) IsNetwork() bool { return d.Class == 0 || d.Class>>16 == classNetwork }
+// isNetwork reports whether a class is that of network controllers. One that is not known, 0, may be.
+func isNetwork(class uint32) bool { return class == 0 || class>>16 == classNetwork }

@@ -17,11 +17,11 @@ func TestIsUserspace(t *testing.T) {
 	}
 }
 
-func TestIsNetwork(t *testing.T) {
+func TestIsNetworkByClass(t *testing.T) {
 	t.Parallel()
 	for class, want := range map[uint32]bool{0x020000: true, 0x020700: true, 0x028000: true, 0: true, 0x0b4000: false, 0x010802: false} {
-		if got := (&Device{Class: class}).IsNetwork(); got != want {
-			t.Errorf("IsNetwork of class %06x = %t", class, got)
+		if got := isNetwork(class); got != want {
+			t.Errorf("isNetwork of class %06x = %t", class, got)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (s *FS) explainNotVF(id string) error {
 	return fmt.Errorf("%w: %s belongs to no PF: use the host-device plugin for a whole device", ErrNotVF, d.ID)
 }
 
-// PF is a function that can have VFs.
+// PF is a network controller that can have VFs.
 type PF struct {
 	Address Address
 	// NetDev is its network interface, in switchdev mode the uplink; "" where it has none here, or where it can not be told which.
@@ -97,7 +97,8 @@ type PF struct {
 	VFs []Address
 }
 
-// PFs lists the functions of this host that can have VFs, by address.
+// PFs lists the network controllers of this host that can have VFs, by address. NVMe drives and accelerators, which may have VFs too, are
+// none.
 func (s *FS) PFs() ([]PF, error) {
 	ids, err := s.list(pciDevices)
 	if err != nil {
@@ -109,8 +110,12 @@ func (s *FS) PFs() ([]PF, error) {
 		// This first: a host has hundreds of other functions, its VFs.
 		total, err := s.number(dir+"/sriov_totalvfs", 0)
 		if err == nil && total > 0 && address != "" {
+			var class uint32
+			if class, err = s.hex(dir + "/class"); err == nil && !isNetwork(class) {
+				continue
+			}
 			pf := PF{Address: address, TotalVFs: total}
-			err = s.readPF(dir, &pf)
+			err = errors.Join(err, s.readPF(dir, &pf))
 			pfs = append(pfs, pf)
 		}
 		if err != nil {
