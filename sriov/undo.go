@@ -282,51 +282,46 @@ func (p *Plugin) onHost(call context.Context, r *Record) (*netdev.Link, error) {
 // the host. What others set meanwhile on the PF stays. The administrative MAC goes before the interface's own, which drivers else refuse. Trust
 // goes last. It goes on after an error.
 func (p *Plugin) restore(ctx context.Context, r *Record, link *netdev.Link) []error {
+	vf, differ, err := p.changed(ctx, r)
 	var errs []error
-	set, err := p.restorer(ctx, r, &errs)
-	if err != nil {
-		errs = append(errs, err)
+	note := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
-	for _, s := range slices.Backward(settings()) {
+	note(err)
+	for _, s := range slices.Backward(differ) {
 		if s != netdev.VFTrust {
-			set(s)
+			note(p.setBack(ctx, vf, s, r))
 		}
 	}
 	if link != nil {
 		errs = append(errs, p.restoreLink(ctx, r, *link)...)
 	}
-	set(netdev.VFTrust)
+	if slices.Contains(differ, netdev.VFTrust) {
+		note(p.setBack(ctx, vf, netdev.VFTrust, r))
+	}
 	return errs
 }
 
-// restorer sets a setting of the PF back.
-func (p *Plugin) restorer(ctx context.Context, r *Record, errs *[]error) (func(netdev.VFSetting), error) {
-	nothing := func(netdev.VFSetting) {}
+// changed are the settings of the PF that have to be set back.
+func (p *Plugin) changed(ctx context.Context, r *Record) (*sysfs.VF, []netdev.VFSetting, error) {
 	vf, err := p.Sysfs.VF(r.Device)
 	if err != nil {
-		return nothing, err
+		return nil, nil, err
 	}
 	now, err := p.settings(ctx, vf)
 	if errors.Is(err, netdev.ErrVFsUntold) && r.Want == r.VF {
-		return nothing, nil // and nothing was set
+		return vf, nil, nil // nothing was set
 	}
 	if err != nil {
-		return nothing, err
+		return nil, nil, err
 	}
 	now.MAC = administrativeMAC(r, now, r.Link.MAC)
-	return func(s netdev.VFSetting) {
+	return vf, slices.DeleteFunc(settings(), func(s netdev.VFSetting) bool {
 		// The MAC may be of the VF's user, where that is trusted.
-		if r.VF.Same(s, now) || (s != netdev.VFMAC && r.VF.Same(s, r.Want)) {
-			return
-		}
-		err := p.step("restore " + string(s))
-		if err == nil {
-			err = p.setBack(ctx, vf, s, r)
-		}
-		if err != nil {
-			*errs = append(*errs, err)
-		}
-	}, nil
+		return r.VF.Same(s, now) || (s != netdev.VFMAC && r.VF.Same(s, r.Want))
+	}), nil
 }
 
 // administrativeMAC is the one that the PF was told. Some PFs (igb) show the one that the VF's driver chose, own, where they were told
@@ -376,6 +371,9 @@ func (p *Plugin) reset(ctx context.Context, link netdev.Link) error {
 // setBack restores a setting of the PF. Some drivers (qede) never take back an administrative MAC: the VF's own is the nearest to none, if
 // it has an interface; else the next owner is left with this one.
 func (p *Plugin) setBack(ctx context.Context, vf *sysfs.VF, s netdev.VFSetting, r *Record) error {
+	if err := p.step("restore " + string(s)); err != nil {
+		return err
+	}
 	err := p.setOnPF(ctx, vf.PFNetDev, s, r.VF)
 	if !isRefused(err) || s != netdev.VFMAC || !netdev.IsZeroMAC(r.VF.MAC) {
 		return err
