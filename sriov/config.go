@@ -26,7 +26,7 @@ import (
 // Type is the plugin type.
 const Type = "sriov"
 
-// ErrInvalid marks a network configuration that can not be served; its text names the key, the value and the mend.
+// ErrInvalid marks a network configuration that cannot be served; its text names the key, the value and the fix.
 var ErrInvalid = errors.New("invalid sriov configuration")
 
 // Config is the network configuration of a VF. Where it leaves a setting out, the VF keeps what it has.

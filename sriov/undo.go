@@ -23,7 +23,7 @@ import (
 // undo gives a VF back as it was, and forgets its record when that is done. It compares and sets what differs, so that it can be cut
 // short anywhere, and done again. The caller holds the device's lock, and has made sure that the record's owner may lose it.
 //
-// What can not be done now, though nothing failed, it returns, and keeps the record for another try.
+// What cannot be done now, though nothing failed, it returns, and keeps the record for another try.
 func (p *Plugin) undo(ctx context.Context, r *Record) ([]error, error) {
 	there, err := p.stillThere(r)
 	if err != nil {
@@ -73,10 +73,10 @@ func (p *Plugin) undoDevice(ctx context.Context, r *Record) ([]error, error) {
 	return left, nil
 }
 
-// hold leaves a VF that somebody still has, in a namespace that can not be reached, in its pod's VLAN with all else that keeps it from others,
+// hold leaves a VF that somebody still has, in a namespace that cannot be reached, in its pod's VLAN with all else that keeps it from others,
 // and takes its link away where the NIC can do that. The rest is done when it is back.
 func (p *Plugin) hold(ctx context.Context, r *Record) ([]error, error) {
-	left := []error{errors.New("its interface is in a network namespace that can not be reached, which something still holds: find the process with `lsns -t net` and end it")}
+	left := []error{errors.New("its interface is in a network namespace that cannot be reached, which something still holds: find the process with `lsns -t net` and end it")}
 	vf, err := p.Sysfs.VF(r.Device)
 	if err != nil {
 		return append(left, err), nil
@@ -89,7 +89,7 @@ func (p *Plugin) hold(ctx context.Context, r *Record) ([]error, error) {
 		return nil, err
 	}
 	if err := p.setOnPF(ctx, vf.PFNetDev, netdev.VFLinkState, r.Want); err != nil {
-		p.Log.Warn("the NIC can not take the link of a VF away that somebody still has", "device", r.Device, "error", err)
+		p.Log.Warn("the NIC cannot take the link of a VF away that somebody still has", "device", r.Device, "error", err)
 	}
 	return left, nil
 }
@@ -97,7 +97,7 @@ func (p *Plugin) hold(ctx context.Context, r *Record) ([]error, error) {
 // errHeld says that something else keeps a part of the VF.
 var errHeld = errors.New("something else holds it")
 
-// canWait reports whether an error of the way back is none that another try by itself would mend, so that a pod need not terminate for ever
+// canWait reports whether an error of the way back is none that another try by itself would fix, so that a pod need not terminate for ever
 // because of it: a driver that has said no, and will as long as nothing else changes (to a rate while the PF has no link, to an MTU above what
 // the PF has by now); a PF that is not on the host, or tells nothing of the VF any more.
 func canWait(err error) bool {
@@ -481,13 +481,13 @@ func (c *call) ipamDel(ctx context.Context, plugin string) error {
 	return err
 }
 
-// loadOrSetAside reads a device's record; one that can not be read is put away, so that a damaged file does not take a VF out of service.
+// loadOrSetAside reads a device's record; one that cannot be read is put away, so that a damaged file does not take a VF out of service.
 func (p *Plugin) loadOrSetAside(device sysfs.Address) (*Record, error) {
 	r, err := p.load(device)
 	if !errors.Is(err, record.ErrCorrupt) {
 		return r, err
 	}
-	p.Log.Error("a VF's record can not be read: it is set aside, and the VF keeps the settings that it has", "device", device, "error", err)
+	p.Log.Error("a VF's record cannot be read: it is set aside, and the VF keeps the settings that it has", "device", device, "error", err)
 	if err := p.records().Quarantine(string(device)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
