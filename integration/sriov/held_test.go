@@ -244,14 +244,13 @@ func TestWhatAnAdministratorSetsMeanwhileStays(t *testing.T) {
 	}
 }
 
-// TestAllVFsOfAPF gives as many as the NIC has to pods, each in a VLAN of its own.
+// TestAllVFsOfAPF gives as many as the NIC has to pods, each in a VLAN of its own. The next test has as many again as the others.
 func TestAllVFsOfAPF(t *testing.T) {
 	m := newMachine(t)
 	pf := m.pfs[1]
 	count := pf.TotalVFs
 	m.setNumVFs(pf, count)
 	m.readPFs()
-	t.Cleanup(func() { m.setNumVFs(pf, vfsPerPF) })
 	networks, pods := map[string]map[string]any{}, map[string]string{}
 	var before []string
 	for i := range count {
