@@ -17,6 +17,9 @@ BENCH      ?= -quick
 # How many schedules `make crash` runs.
 SCHEDULES  ?= 10000
 
+# Which packages `make mutants` changes: those of values and decisions, which their own tests cover.
+MUTANTS    ?= ./annotations ./nad ./internal/pod ./internal/config ./internal/source ./internal/wire ./internal/record ./delegate ./sriov
+
 BIN        := $(CURDIR)/bin
 # grpcnotrace: gRPC's request tracing, which nothing here serves, would add a quarter to plexusd.
 RELEASE    := -tags=grpcnotrace -trimpath -ldflags='-s -w'
@@ -106,6 +109,13 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 			echo "go test -run '^$$' -fuzz ^$$target\$$ -fuzztime $(FUZZTIME) $$pkg"; \
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
+	done
+
+.PHONY: mutants
+mutants: deps ## Change MUTANTS' code in small ways, one at a time, and list the changes that no test of theirs notices; takes hours
+	@for pkg in $(MUTANTS); do \
+		echo "$$pkg"; \
+		go tool -modfile=tools/mutants/go.mod gremlins unleash --workers 1 --timeout-coefficient 10 --output-statuses lct $$pkg; \
 	done
 
 .PHONY: bench

@@ -196,11 +196,11 @@ func (p *Plugin) settings(ctx context.Context, vf *sysfs.VF) (netdev.VF, error) 
 	return now, err
 }
 
-// refuse says what can not be, before anything is touched.
+// refuse says what cannot be, before anything is touched.
 func (c *call) refuse(cfg *Config, t *target) error {
 	for _, s := range settings() {
 		if t.untold && cfg.asks(s) {
-			return fmt.Errorf("%w: \"%s\" can not be set: the driver of PF %s tells nothing of its VFs, so that what is set could not be taken back; leave it out of the network's configuration", ErrInvalid, s, t.pf.Name)
+			return fmt.Errorf("%w: \"%s\" cannot be set: the driver of PF %s tells nothing of its VFs, so that what is set could not be taken back; leave it out of the network's configuration", ErrInvalid, s, t.pf.Name)
 		}
 	}
 	if want := cfg.want(t.now); want.MaxTxMbps != 0 && want.MinTxMbps > want.MaxTxMbps {
@@ -215,7 +215,7 @@ func (c *call) refuse(cfg *Config, t *target) error {
 			isSet bool
 		}{{"mtu", cfg.MTU != 0}, {"promisc", cfg.Promisc != nil}, {"allMulticast", cfg.AllMulticast != nil}} {
 			if k.isSet {
-				return fmt.Errorf("%w: %q can not be set: VF %s has the userspace driver %s and so no interface; leave it to the program that drives it", ErrInvalid, k.key, cfg.Device, t.device.Driver)
+				return fmt.Errorf("%w: %q cannot be set: VF %s has the userspace driver %s and so no interface; leave it to the program that drives it", ErrInvalid, k.key, cfg.Device, t.device.Driver)
 			}
 		}
 		return nil

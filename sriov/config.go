@@ -26,7 +26,7 @@ import (
 // Type is the plugin type.
 const Type = "sriov"
 
-// ErrInvalid marks a network configuration that can not be served; its text names the key, the value and the mend.
+// ErrInvalid marks a network configuration that cannot be served; its text names the key, the value and the fix.
 var ErrInvalid = errors.New("invalid sriov configuration")
 
 // Config is the network configuration of a VF. Where it leaves a setting out, the VF keeps what it has.
@@ -114,9 +114,26 @@ func Keys() []string {
 }
 
 // ParseConfig reads a network configuration and the CNI_ARGS of the call, of which MAC counts. It checks all that can be checked
-// without looking at the device, and its error names all that is wrong. A configuration without device is fine only where anyDevice is set: for
-// STATUS and GC. Errors match [ErrInvalid].
+// without looking at the device, and its error names all that is wrong: see [Mistakes]. A configuration without device is fine only where
+// anyDevice is set: for STATUS and GC. Errors match [ErrInvalid].
 func ParseConfig(conf []byte, args string, anyDevice bool) (*Config, error) {
+	c, mistakes := parse(conf, args)
+	if len(mistakes) > 0 {
+		return nil, fmt.Errorf("%w: %s", ErrInvalid, oneLine(mistakes))
+	}
+	if c.Device == "" && !anyDevice {
+		return nil, fmt.Errorf("%w: no \"deviceID\": the NetworkAttachmentDefinition needs the annotation k8s.v1.cni.cncf.io/resourceName, and the pod has to request one of that resource", ErrInvalid)
+	}
+	return c, nil
+}
+
+// Mistakes are what [ParseConfig] refuses of a network configuration, one for each: the text of one names its key.
+func Mistakes(conf []byte, args string) []error {
+	_, mistakes := parse(conf, args)
+	return mistakes
+}
+
+func parse(conf []byte, args string) (*Config, []error) {
 	raw, errs := decode(conf)
 	c := &Config{
 		CNIVersion: cmp.Or(raw.CNIVersion, "0.1.0"), Network: raw.Name, IPAM: raw.IPAM.Type, DNS: raw.DNS,
@@ -129,15 +146,14 @@ func ParseConfig(conf []byte, args string, anyDevice bool) (*Config, error) {
 		c.parseDevice, c.parseVLAN, c.parseRates, c.parseSwitches, c.parseMTU,
 		func(raw *rawConfig) error { return c.parseMAC(raw, args) }, c.parsePrevResult,
 	} {
-		errs = append(errs, parse(raw))
+		err := parse(raw)
+		if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only where it is the outermost
+			errs = append(errs, several.Unwrap()...)
+		} else if err != nil {
+			errs = append(errs, err)
+		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrInvalid, strings.ReplaceAll(err.Error(), "\n", "; "))
-	}
-	if c.Device == "" && !anyDevice {
-		return nil, fmt.Errorf("%w: no \"deviceID\": the NetworkAttachmentDefinition needs the annotation k8s.v1.cni.cncf.io/resourceName, and the pod has to request one of that resource", ErrInvalid)
-	}
-	return c, nil
+	return c, errs
 }
 
 // decode reads the configuration once, whatever is wrong with it: a key whose value has the wrong type is named, and counts as left out.
@@ -153,10 +169,11 @@ func decode(conf []byte) (*rawConfig, []error) {
 			}
 			return raw, errs
 		}
-		errs = append(errs, fmt.Errorf("%q is a JSON %s, it has to be of type %s", wrong.Field, wrong.Value, wrong.Type))
+		field := strings.TrimPrefix(wrong.Field, "PluginConf.") // as its key is written
+		errs = append(errs, fmt.Errorf("%q is a JSON %s, it has to be of type %s", field, wrong.Value, wrong.Type))
 		// The decoder tells of the first one only.
 		var keys map[string]json.RawMessage
-		key, _, _ := strings.Cut(wrong.Field, ".")
+		key, _, _ := strings.Cut(field, ".")
 		if json.Unmarshal(conf, &keys) != nil || len(errs) > maxKeys {
 			return raw, errs
 		}
@@ -195,27 +212,22 @@ func (c *Config) parseVLAN(raw *rawConfig) error {
 		}
 		return nil
 	}
-	vlan := &netdev.VLAN{ID: *raw.VLAN, Proto: netdev.VLANProto8021Q}
+	vlan := &netdev.VLAN{ID: *raw.VLAN, QoS: orElse(raw.VLANQoS, 0), Proto: strings.ToLower(orElse(raw.VLANProto, netdev.VLANProto8021Q))}
+	var errs []error
 	if vlan.ID < 0 || vlan.ID > 4094 {
-		return fmt.Errorf("\"vlan\" is %d, it has to be 1 to 4094, or 0 for no tag", vlan.ID)
-	}
-	if raw.VLANQoS != nil {
-		vlan.QoS = *raw.VLANQoS
+		errs = append(errs, fmt.Errorf("\"vlan\" is %d, it has to be 1 to 4094, or 0 for no tag", vlan.ID))
 	}
 	if vlan.QoS < 0 || vlan.QoS > 7 {
-		return fmt.Errorf("\"vlanQoS\" is %d, it has to be 0 to 7", vlan.QoS)
-	}
-	if raw.VLANProto != nil {
-		vlan.Proto = strings.ToLower(*raw.VLANProto)
+		errs = append(errs, fmt.Errorf("\"vlanQoS\" is %d, it has to be 0 to 7", vlan.QoS))
 	}
 	if vlan.Proto != netdev.VLANProto8021Q && vlan.Proto != netdev.VLANProto8021AD {
-		return fmt.Errorf("\"vlanProto\" is %q, it has to be %q or %q", *raw.VLANProto, netdev.VLANProto8021Q, netdev.VLANProto8021AD)
+		errs = append(errs, fmt.Errorf("\"vlanProto\" is %q, it has to be %q or %q", *raw.VLANProto, netdev.VLANProto8021Q, netdev.VLANProto8021AD))
 	}
-	if vlan.ID == 0 && (vlan.QoS != 0 || vlan.Proto != netdev.VLANProto8021Q) {
-		return errors.New(`"vlan" 0 is no tag, so it can have neither "vlanQoS" nor "vlanProto" 802.1ad: leave them out, or name a VLAN`)
+	if vlan.ID == 0 && errs == nil && (vlan.QoS != 0 || vlan.Proto != netdev.VLANProto8021Q) {
+		errs = append(errs, errors.New(`"vlan" 0 is no tag, so it can have neither "vlanQoS" nor "vlanProto" 802.1ad: leave them out, or name a VLAN`))
 	}
 	c.VLAN = vlan
-	return nil
+	return errors.Join(errs...)
 }
 
 func (c *Config) parseRates(raw *rawConfig) error {

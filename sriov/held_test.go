@@ -102,7 +102,7 @@ func TestProgramThatSomethingHolds(t *testing.T) {
 // TestVFThatCanNotBeReached.
 func TestVFStaysInItsVLANWhileSomethingHasIt(t *testing.T) {
 	t.Parallel()
-	for _, canCut := range []bool{true, false} { // the link: igb can not
+	for _, canCut := range []bool{true, false} { // the link: igb cannot
 		n := newNode(t)
 		before := n.state()
 		n.must("ADD", podA(), config(vf0, map[string]any{"vlan": 100, "spoofchk": "on", "trust": "on"}))

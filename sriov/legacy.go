@@ -135,7 +135,7 @@ func (p *Plugin) isSuperseded(file string, device sysfs.Address) (bool, error) {
 	return false, nil
 }
 
-// loadLegacy translates a state of sriov-cni into a record; nil when there is none. One that can not be read is none, as it is for
+// loadLegacy translates a state of sriov-cni into a record; nil when there is none. One that cannot be read is none, as it is for
 // sriov-cni: a pod must not terminate for ever because of it.
 func (c *call) loadLegacy(file string) (*Record, error) {
 	data, err := readSmall(file)
@@ -147,7 +147,7 @@ func (c *call) loadLegacy(file string) (*Record, error) {
 	}
 	r, err := parseLegacy(data)
 	if err != nil {
-		c.Log.Error("a state of sriov-cni can not be read: its VF keeps the settings that it has", "file", file, "error", err)
+		c.Log.Error("a state of sriov-cni cannot be read: its VF keeps the settings that it has", "file", file, "error", err)
 		return nil, nil
 	}
 	r.Owner.ContainerID, r.Owner.IfName, r.Owner.Pod, r.NetNS = c.containerID, c.ifName, podOf(c.args), c.netns

@@ -81,8 +81,8 @@ func linkOf(l netdev.Link) Link {
 // on is how an interface that is now shall be, but for its name, to be as the record has it.
 func (l Link) on(now netdev.Link) netdev.Link {
 	now.Up, now.Promisc, now.AllMulticast, now.AltNames = l.Up, l.Promisc, l.AllMulticast, l.AltNames
-	now.MTU = cmp.Or(l.MTU, now.MTU) // sriov-cni did not always keep it
-	if mac, err := net.ParseMAC(l.MAC); err == nil {
+	now.MTU = cmp.Or(l.MTU, now.MTU)                                             // sriov-cni did not always keep it
+	if mac, err := net.ParseMAC(l.MAC); err == nil && !netdev.IsZeroMAC(l.MAC) { // igbvf chooses one when it comes up
 		now.MAC = mac
 	}
 	if l.Traits != nil {

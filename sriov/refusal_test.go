@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/internal/netdev"
+	"github.com/plexus-cni/plexus/sriov"
 )
 
 // refuse has the kernel refuse an operation, until it is told to stop.
@@ -304,5 +306,31 @@ func TestVariantOfVFIO(t *testing.T) {
 		n.drivers[vf0] = driver
 		n.moveAway()
 		n.must("ADD", podA(), config(vf0, map[string]any{"vlan": 3}))
+	}
+}
+
+// TestAllMistakesOfAConfigurationAtOnce names each key, whatever else is wrong.
+func TestAllMistakesOfAConfigurationAtOnce(t *testing.T) {
+	t.Parallel()
+	conf := `{"deviceID":"eth0","vlan":5000,"vlanQoS":8,"vlanProto":"802.1x","mac":"nonsense","spoofchk":true,"trust":"yes","link_state":["up"],
+		"min_tx_rate":-1,"max_tx_rate":"10","mtu":5,"ipam":5,"prevResult":{"ips":[null]},"runtimeConfig":{"infinibandGUID":"x"}}`
+	want := []string{
+		`"spoofchk" is a JSON bool`, `"link_state" is a JSON array`, `"max_tx_rate" is a JSON string`, `"ipam" is a JSON number`, `infinibandGUID`, `"deviceID"`, `"vlan" is 5000`,
+		`"vlanQoS" is 8`, `"vlanProto" is "802.1x"`, `"min_tx_rate" is -1`, `"trust" is "yes"`, `"mtu" is 5`, `"mac" is "nonsense"`, `"prevResult" has null`,
+	}
+	mistakes := sriov.Mistakes([]byte(conf), "")
+	for _, w := range want {
+		if !slices.ContainsFunc(mistakes, func(err error) bool { return strings.Contains(err.Error(), w) }) {
+			t.Errorf("nothing says %s", w)
+		}
+	}
+	_, err := sriov.ParseConfig([]byte(conf), "", false)
+	if len(mistakes) != len(want) || !errors.Is(err, sriov.ErrInvalid) || strings.Contains(err.Error(), "\n") || strings.Count(err.Error(), "; ") < len(want)-1 {
+		t.Errorf("%d mistakes, want %d: %v", len(mistakes), len(want), err)
+	}
+	for _, broken := range []string{``, `[]`, `null x`, `{"vlan":`} {
+		if len(sriov.Mistakes([]byte(broken), "")) == 0 {
+			t.Errorf("%q has none", broken)
+		}
 	}
 }

@@ -612,7 +612,7 @@ func TestCheckNamesWhatHasChanged(t *testing.T) {
 		return func(n *node) error {
 			link, err := n.fake.Link(sandbox, "net1")
 			down, wasUp := link, link.Up
-			down.Up = false // else its MAC can not be changed
+			down.Up = false // else its MAC cannot be changed
 			change(&link)
 			link.Up = wasUp && s != netdev.LinkUp && s != netdev.LinkMAC // which the driver would take back
 			return errors.Join(err, n.fake.SetLink(sandbox, netdev.LinkUp, down), n.fake.SetLink(sandbox, s, link), n.fake.SetLink(sandbox, netdev.LinkUp, link))
@@ -630,7 +630,7 @@ func TestCheckNamesWhatHasChanged(t *testing.T) {
 		"state is down":          setLink(netdev.LinkUp, func(l *netdev.Link) { l.Up = false }),
 		"name is net9": func(n *node) error {
 			link, err := n.fake.Link(sandbox, "net1")
-			link.Up = false // else it can not be renamed
+			link.Up = false // else it cannot be renamed
 			return errors.Join(err, n.fake.SetLink(sandbox, netdev.LinkUp, link), n.fake.MoveLink(sandbox, link.Index, sandbox, "net9"))
 		},
 		"is not in sandbox": func(n *node) error {

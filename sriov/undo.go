@@ -23,7 +23,7 @@ import (
 // undo gives a VF back as it was, and forgets its record when that is done. It compares and sets what differs, so that it can be cut
 // short anywhere, and done again. The caller holds the device's lock, and has made sure that the record's owner may lose it.
 //
-// What can not be done now, though nothing failed, it returns, and keeps the record for another try.
+// What cannot be done now, though nothing failed, it returns, and keeps the record for another try.
 func (p *Plugin) undo(ctx context.Context, r *Record) ([]error, error) {
 	there, err := p.stillThere(r)
 	if err != nil {
@@ -73,10 +73,10 @@ func (p *Plugin) undoDevice(ctx context.Context, r *Record) ([]error, error) {
 	return left, nil
 }
 
-// hold leaves a VF that somebody still has, in a namespace that can not be reached, in its pod's VLAN with all else that keeps it from others,
+// hold leaves a VF that somebody still has, in a namespace that cannot be reached, in its pod's VLAN with all else that keeps it from others,
 // and takes its link away where the NIC can do that. The rest is done when it is back.
 func (p *Plugin) hold(ctx context.Context, r *Record) ([]error, error) {
-	left := []error{errors.New("its interface is in a network namespace that can not be reached, which something still holds: find the process with `lsns -t net` and end it")}
+	left := []error{errors.New("its interface is in a network namespace that cannot be reached, which something still holds: find the process with `lsns -t net` and end it")}
 	vf, err := p.Sysfs.VF(r.Device)
 	if err != nil {
 		return append(left, err), nil
@@ -89,7 +89,7 @@ func (p *Plugin) hold(ctx context.Context, r *Record) ([]error, error) {
 		return nil, err
 	}
 	if err := p.setOnPF(ctx, vf.PFNetDev, netdev.VFLinkState, r.Want); err != nil {
-		p.Log.Warn("the NIC can not take the link of a VF away that somebody still has", "device", r.Device, "error", err)
+		p.Log.Warn("the NIC cannot take the link of a VF away that somebody still has", "device", r.Device, "error", err)
 	}
 	return left, nil
 }
@@ -97,7 +97,7 @@ func (p *Plugin) hold(ctx context.Context, r *Record) ([]error, error) {
 // errHeld says that something else keeps a part of the VF.
 var errHeld = errors.New("something else holds it")
 
-// canWait reports whether an error of the way back is none that another try by itself would mend, so that a pod need not terminate for ever
+// canWait reports whether an error of the way back is none that another try by itself would fix, so that a pod need not terminate for ever
 // because of it: a driver that has said no, and will as long as nothing else changes (to a rate while the PF has no link, to an MTU above what
 // the PF has by now); a PF that is not on the host, or tells nothing of the VF any more.
 func canWait(err error) bool {
@@ -282,51 +282,46 @@ func (p *Plugin) onHost(call context.Context, r *Record) (*netdev.Link, error) {
 // the host. What others set meanwhile on the PF stays. The administrative MAC goes before the interface's own, which drivers else refuse. Trust
 // goes last. It goes on after an error.
 func (p *Plugin) restore(ctx context.Context, r *Record, link *netdev.Link) []error {
+	vf, differ, err := p.changed(ctx, r)
 	var errs []error
-	set, err := p.restorer(ctx, r, &errs)
-	if err != nil {
-		errs = append(errs, err)
+	note := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
-	for _, s := range slices.Backward(settings()) {
+	note(err)
+	for _, s := range slices.Backward(differ) {
 		if s != netdev.VFTrust {
-			set(s)
+			note(p.setBack(ctx, vf, s, r))
 		}
 	}
 	if link != nil {
 		errs = append(errs, p.restoreLink(ctx, r, *link)...)
 	}
-	set(netdev.VFTrust)
+	if slices.Contains(differ, netdev.VFTrust) {
+		note(p.setBack(ctx, vf, netdev.VFTrust, r))
+	}
 	return errs
 }
 
-// restorer sets a setting of the PF back.
-func (p *Plugin) restorer(ctx context.Context, r *Record, errs *[]error) (func(netdev.VFSetting), error) {
-	nothing := func(netdev.VFSetting) {}
+// changed are the settings of the PF that have to be set back.
+func (p *Plugin) changed(ctx context.Context, r *Record) (*sysfs.VF, []netdev.VFSetting, error) {
 	vf, err := p.Sysfs.VF(r.Device)
 	if err != nil {
-		return nothing, err
+		return nil, nil, err
 	}
 	now, err := p.settings(ctx, vf)
 	if errors.Is(err, netdev.ErrVFsUntold) && r.Want == r.VF {
-		return nothing, nil // and nothing was set
+		return vf, nil, nil // nothing was set
 	}
 	if err != nil {
-		return nothing, err
+		return nil, nil, err
 	}
 	now.MAC = administrativeMAC(r, now, r.Link.MAC)
-	return func(s netdev.VFSetting) {
+	return vf, slices.DeleteFunc(settings(), func(s netdev.VFSetting) bool {
 		// The MAC may be of the VF's user, where that is trusted.
-		if r.VF.Same(s, now) || (s != netdev.VFMAC && r.VF.Same(s, r.Want)) {
-			return
-		}
-		err := p.step("restore " + string(s))
-		if err == nil {
-			err = p.setBack(ctx, vf, s, r)
-		}
-		if err != nil {
-			*errs = append(*errs, err)
-		}
-	}, nil
+		return r.VF.Same(s, now) || (s != netdev.VFMAC && r.VF.Same(s, r.Want))
+	}), nil
 }
 
 // administrativeMAC is the one that the PF was told. Some PFs (igb) show the one that the VF's driver chose, own, where they were told
@@ -376,6 +371,9 @@ func (p *Plugin) reset(ctx context.Context, link netdev.Link) error {
 // setBack restores a setting of the PF. Some drivers (qede) never take back an administrative MAC: the VF's own is the nearest to none, if
 // it has an interface; else the next owner is left with this one.
 func (p *Plugin) setBack(ctx context.Context, vf *sysfs.VF, s netdev.VFSetting, r *Record) error {
+	if err := p.step("restore " + string(s)); err != nil {
+		return err
+	}
 	err := p.setOnPF(ctx, vf.PFNetDev, s, r.VF)
 	if !isRefused(err) || s != netdev.VFMAC || !netdev.IsZeroMAC(r.VF.MAC) {
 		return err
@@ -483,13 +481,13 @@ func (c *call) ipamDel(ctx context.Context, plugin string) error {
 	return err
 }
 
-// loadOrSetAside reads a device's record; one that can not be read is put away, so that a damaged file does not take a VF out of service.
+// loadOrSetAside reads a device's record; one that cannot be read is put away, so that a damaged file does not take a VF out of service.
 func (p *Plugin) loadOrSetAside(device sysfs.Address) (*Record, error) {
 	r, err := p.load(device)
 	if !errors.Is(err, record.ErrCorrupt) {
 		return r, err
 	}
-	p.Log.Error("a VF's record can not be read: it is set aside, and the VF keeps the settings that it has", "device", device, "error", err)
+	p.Log.Error("a VF's record cannot be read: it is set aside, and the VF keeps the settings that it has", "device", device, "error", err)
 	if err := p.records().Quarantine(string(device)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ const dadPatience = 10 * time.Second
 var (
 	// ErrDuplicateAddress says that another node on the link has an IPv6 address already.
 	ErrDuplicateAddress = errors.New("another node on the link has this address already (duplicate address detection failed)")
-	// ErrTentative says that an IPv6 address can not be used yet.
+	// ErrTentative says that an IPv6 address cannot be used yet.
 	ErrTentative = errors.New("duplicate address detection has not ended")
 )
 
@@ -84,7 +84,7 @@ func (l *Linux) awaitDAD(ctx context.Context, netnsPath string, toTheEnd bool, i
 	}
 }
 
-// tentative looks at the IPv6 addresses of links. The first result says which can not be used yet, or, toTheEnd, which detection has not ended
+// tentative looks at the IPv6 addresses of links. The first result says which cannot be used yet, or, toTheEnd, which detection has not ended
 // for; nil for none.
 func (s sandbox) tentative(indices map[int]string, toTheEnd bool) (pending, err error) { //nolint:nonamedreturns // two errors, of which one is no failure
 	addrs, err := dump(func() ([]netlink.Addr, error) { return s.AddrList(nil, unix.AF_INET6) })

@@ -201,7 +201,7 @@ func TestDefaultRouteWithANexthopObject(t *testing.T) {
 	l := netdev.NewLinux()
 	err := l.SetDefaultRoutes(t.Context(), p.path, netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("10.1.0.1", "2001:db8:9::1")})
 	if !errors.Is(err, unix.EHOSTUNREACH) || strings.Contains(err.Error(), "put the old ones back") {
-		t.Errorf("error %v, want only that the IPv6 gateway can not be reached", err)
+		t.Errorf("error %v, want only that the IPv6 gateway cannot be reached", err)
 	}
 	if err := netdev.RemoveAndRestore(p.path, netdev.IPv4); err != nil {
 		t.Fatal(err)

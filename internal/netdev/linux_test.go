@@ -307,7 +307,7 @@ func TestFailedTakeoverLeavesTheRoutesAsTheyWere(t *testing.T) {
 			set := netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("10.1.0.1", "2001:db8:9::1")}
 			err := netdev.NewLinux().SetDefaultRoutes(t.Context(), p.path, set)
 			if !errors.Is(err, unix.EHOSTUNREACH) || strings.Contains(err.Error(), "put the old ones back") {
-				t.Errorf("error %v, want only that the gateway can not be reached", err)
+				t.Errorf("error %v, want only that the gateway cannot be reached", err)
 			}
 			if diff := gocmp.Diff(before, p.routes(t)); diff != "" {
 				t.Errorf("routes (-before +after):\n%s", diff)

@@ -141,7 +141,7 @@ func (r DefaultRoutes) check() error {
 	for _, f := range families {
 		gw, ok := r.Gateways[f]
 		if ok && (!gw.IsValid() || gw.Is4() != (f == IPv4) || gw.Zone() != "" || gw.Is4In6() || gw.IsUnspecified() || gw.IsLoopback() || gw.IsMulticast()) {
-			return fmt.Errorf("gateway %s can not be an %s gateway; name the %s address of a router", gw, f, f)
+			return fmt.Errorf("gateway %s cannot be an %s gateway; name the %s address of a router", gw, f, f)
 		}
 	}
 	return nil

@@ -71,7 +71,7 @@ func TestSetDefaultRoutes(t *testing.T) {
 		set     netdev.DefaultRoutes
 		want    []netdev.Route // nil: as before
 		wantErr error
-		mend    string
+		fix     string
 	}{
 		"gateways of both families take eth0's routes over": {
 			routes: both,
@@ -121,15 +121,15 @@ func TestSetDefaultRoutes(t *testing.T) {
 			set:    netdev.DefaultRoutes{IfName: "net1"},
 		},
 		"a gateway in no subnet of the interface is refused": {
-			routes: both, wantErr: syscall.ENETUNREACH, mend: "via 10.9.0.1 on net1: network is unreachable; the gateway is in no subnet of net1: add an address",
+			routes: both, wantErr: syscall.ENETUNREACH, fix: "via 10.9.0.1 on net1: network is unreachable; the gateway is in no subnet of net1: add an address",
 			set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("10.9.0.1")},
 		},
 		"an IPv6 gateway in no subnet is refused, and IPv4 put back": {
-			routes: both, wantErr: syscall.EHOSTUNREACH, mend: "via 2001:db8:9::1 on net1: no route to host; the gateway is in no subnet of net1: add an address",
+			routes: both, wantErr: syscall.EHOSTUNREACH, fix: "via 2001:db8:9::1 on net1: no route to host; the gateway is in no subnet of net1: add an address",
 			set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("10.1.0.1", "2001:db8:9::1")},
 		},
 		"an own IPv6 address as gateway is refused": {
-			routes: both, wantErr: syscall.EINVAL, mend: "must be a neighbour on net1",
+			routes: both, wantErr: syscall.EINVAL, fix: "must be a neighbour on net1",
 			set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("2001:db8:1::2")},
 		},
 		"an own IPv4 address as gateway is the link itself": {
@@ -138,22 +138,22 @@ func TestSetDefaultRoutes(t *testing.T) {
 			want:   []netdev.Route{via("net1", "10.1.0.2"), via("eth0", "2001:db8:0::1")},
 		},
 		"an interface that is down is refused": {
-			ends: []end{eth0, {name: "net1", addrs: net1.addrs, down: true}}, routes: both, wantErr: syscall.ENETDOWN, mend: "net1 is down",
+			ends: []end{eth0, {name: "net1", addrs: net1.addrs, down: true}}, routes: both, wantErr: syscall.ENETDOWN, fix: "net1 is down",
 			set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("10.1.0.1")},
 		},
 		"an interface that is missing is refused": {
-			routes: both, mend: "interface net7 is not in the sandbox",
+			routes: both, fix: "interface net7 is not in the sandbox",
 			set: netdev.DefaultRoutes{IfName: "net7", Keep: []netdev.Family{netdev.IPv4}},
 		},
-		"no interface is refused":                  {routes: both, set: netdev.DefaultRoutes{Keep: []netdev.Family{netdev.IPv4}}, mend: "no interface named"},
-		"a family to set and to keep is refused":   {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("10.1.0.1"), Keep: []netdev.Family{netdev.IPv4}}, mend: "IPv4 is named twice"},
-		"an unknown family is refused":             {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Keep: []netdev.Family{5}}, mend: "unknown IP version 5"},
-		"a gateway of the other family is refused": {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: map[netdev.Family]netip.Addr{netdev.IPv4: netip.MustParseAddr("2001:db8::1")}}, mend: "can not be an IPv4 gateway"},
-		"the unspecified gateway is refused":       {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("0.0.0.0")}, mend: "can not be an IPv4 gateway"},
-		"a multicast gateway is refused":           {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("ff02::1")}, mend: "can not be an IPv6 gateway"},
-		"a gateway that is no address is refused":  {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: map[netdev.Family]netip.Addr{netdev.IPv6: {}}}, mend: "can not be an IPv6 gateway"},
-		"IPv4 in IPv6 is not an IPv6 gateway":      {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("::ffff:10.1.0.1")}, mend: "can not be an IPv6 gateway"},
-		"a gateway with a zone is refused":         {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("fe80::1%net1")}, mend: "can not be an IPv6 gateway"},
+		"no interface is refused":                  {routes: both, set: netdev.DefaultRoutes{Keep: []netdev.Family{netdev.IPv4}}, fix: "no interface named"},
+		"a family to set and to keep is refused":   {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("10.1.0.1"), Keep: []netdev.Family{netdev.IPv4}}, fix: "IPv4 is named twice"},
+		"an unknown family is refused":             {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Keep: []netdev.Family{5}}, fix: "unknown IP version 5"},
+		"a gateway of the other family is refused": {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: map[netdev.Family]netip.Addr{netdev.IPv4: netip.MustParseAddr("2001:db8::1")}}, fix: "cannot be an IPv4 gateway"},
+		"the unspecified gateway is refused":       {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("0.0.0.0")}, fix: "cannot be an IPv4 gateway"},
+		"a multicast gateway is refused":           {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("ff02::1")}, fix: "cannot be an IPv6 gateway"},
+		"a gateway that is no address is refused":  {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: map[netdev.Family]netip.Addr{netdev.IPv6: {}}}, fix: "cannot be an IPv6 gateway"},
+		"IPv4 in IPv6 is not an IPv6 gateway":      {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("::ffff:10.1.0.1")}, fix: "cannot be an IPv6 gateway"},
+		"a gateway with a zone is refused":         {routes: both, set: netdev.DefaultRoutes{IfName: "net1", Gateways: gateways("fe80::1%net1")}, fix: "cannot be an IPv6 gateway"},
 	}
 	for name, tc := range tests {
 		if tc.ends == nil {
@@ -166,10 +166,10 @@ func TestSetDefaultRoutes(t *testing.T) {
 			t.Helper()
 			err := k.SetDefaultRoutes(t.Context(), path, tc.set)
 			switch {
-			case tc.mend == "" && err != nil:
+			case tc.fix == "" && err != nil:
 				t.Error(err)
-			case tc.mend != "" && (err == nil || !strings.Contains(err.Error(), tc.mend) || strings.Contains(err.Error(), "\n")):
-				t.Errorf("error %v, want one line with %q", err, tc.mend)
+			case tc.fix != "" && (err == nil || !strings.Contains(err.Error(), tc.fix) || strings.Contains(err.Error(), "\n")):
+				t.Errorf("error %v, want one line with %q", err, tc.fix)
 			case tc.wantErr != nil && !errors.Is(err, tc.wantErr):
 				t.Errorf("error %v, want %v", err, tc.wantErr)
 			}
@@ -243,7 +243,7 @@ func TestPathsThatAreNoNetworkNamespace(t *testing.T) {
 		}
 	}
 	if _, err := k.IsNetNS(dir + strings.Repeat("/x", 5000)); err == nil {
-		t.Error("a path that can not be looked at was told not to be a namespace")
+		t.Error("a path that cannot be looked at was told not to be a namespace")
 	}
 }
 

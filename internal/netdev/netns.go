@@ -43,7 +43,7 @@ func (l *Linux) DeleteNetNS(path string) error {
 		return fmt.Errorf("delete network namespace: %w", err)
 	}
 	if is {
-		// Detached, so that a descriptor which somebody has open can not keep the mount.
+		// Detached, so that a descriptor which somebody has open cannot keep the mount.
 		if err = unix.Unmount(path, unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("delete network namespace: unmount %s: %w", path, err)
 		}
@@ -84,7 +84,7 @@ func mountNewNetNS(path string) error {
 }
 
 // onThrowawayThread runs f on an operating system thread that ends with it, whatever f did to the thread. It is never the
-// process's main thread: that one can not end, and /proc/self would show its namespaces from then on.
+// process's main thread: that one cannot end, and /proc/self would show its namespaces from then on.
 func onThrowawayThread(f func() error) error {
 	done := make(chan error)
 	go func() {

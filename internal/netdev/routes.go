@@ -344,18 +344,18 @@ func errNoLink(ifName string) error {
 	return fmt.Errorf("interface %s is not in the sandbox; its plugin must make it before", ifName)
 }
 
-// explain says what the kernel's answer to a new default route means, and what mends it.
+// explain says what the kernel's answer to a new default route means, and what fixes it.
 func explain(ifName string, gateway netip.Addr, err error) error {
-	mend := ""
+	fix := ""
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
-		mend = fmt.Sprintf("; the gateway is in no subnet of %s: add an address in the gateway's subnet to %s, or name a gateway in one of its subnets", ifName, ifName)
+		fix = fmt.Sprintf("; the gateway is in no subnet of %s: add an address in the gateway's subnet to %s, or name a gateway in one of its subnets", ifName, ifName)
 	case errors.Is(err, unix.EINVAL):
-		mend = fmt.Sprintf("; the gateway must be a neighbour on %s, not one of the sandbox's own addresses", ifName)
+		fix = fmt.Sprintf("; the gateway must be a neighbour on %s, not one of the sandbox's own addresses", ifName)
 	case errors.Is(err, unix.ENETDOWN):
-		mend = fmt.Sprintf("; %s is down: its plugin must set it up", ifName)
+		fix = fmt.Sprintf("; %s is down: its plugin must set it up", ifName)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENODEV):
-		mend = fmt.Sprintf("; is IPv6 disabled on %s (sysctl net.ipv6.conf.%s.disable_ipv6)?", ifName, ifName)
+		fix = fmt.Sprintf("; is IPv6 disabled on %s (sysctl net.ipv6.conf.%s.disable_ipv6)?", ifName, ifName)
 	}
-	return fmt.Errorf("via %s on %s: %w%s", gateway, ifName, err, mend)
+	return fmt.Errorf("via %s on %s: %w%s", gateway, ifName, err, fix)
 }

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	// ErrNoVF says that a PF tells of its VFs, but not of the one that was asked for. It may have none of that number; or its driver can not tell
+	// ErrNoVF says that a PF tells of its VFs, but not of the one that was asked for. It may have none of that number; or its driver cannot tell
 	// of it at the moment: the kernel leaves out a VF whatever the driver's error is, as EBUSY while the VF is reset (ice).
 	ErrNoVF = errors.New("the PF does not list this VF")
 	// ErrVFsUntold says that a PF's driver tells nothing of any VF, and never will (virtio-net).
@@ -125,7 +125,7 @@ func (l *Linux) VF(pf string, id int) (VF, error) {
 }
 
 // vfOf does not use the netlink library's list of VFs: its VfInfo.ID is the place in the list (v1.3.1), and the kernel leaves out a VF
-// that the driver can not tell about. Each entry has its number inside.
+// that the driver cannot tell about. Each entry has its number inside.
 func vfOf(pf string, id int) (VF, error) {
 	index, err := indexOf(pf)
 	if err != nil {
@@ -139,7 +139,7 @@ func vfOf(pf string, id int) (VF, error) {
 }
 
 // SetVF makes the PF set one part of a VF, that of number to.ID, to what it is in to. The kernel's error is among what the error
-// matches: EOPNOTSUPP and the like tell what the driver can not do. Like `ip link set PF vf ID ...`.
+// matches: EOPNOTSUPP and the like tell what the driver cannot do. Like `ip link set PF vf ID ...`.
 func (l *Linux) SetVF(pf string, s VFSetting, to VF) error {
 	if err := setVF(pf, s, to); err != nil {
 		return fmt.Errorf("set %s of VF %d of PF %s to %s: %w", s, to.ID, pf, to.Value(s), err)

@@ -67,7 +67,7 @@ func TestFindVF(t *testing.T) {
 	}{
 		"by its number, in a list with holes":                {linkMessage(silent, fullVF(7)), 7, full, ""},
 		"not by its place in the list":                       {linkMessage(fullVF(3), fullVF(7)), 1, VF{}, "does not list"},
-		"what the driver can not tell is off":                {linkMessage(silent), 1, none, ""},
+		"what the driver cannot tell is off":                 {linkMessage(silent), 1, none, ""},
 		"no VFs":                                             {linkMessage(), 0, VF{}, "does not list"},
 		"no list":                                            {make([]byte, unix.SizeofIfInfomsg), 0, VF{}, "tells nothing"},
 		"a message that is cut short":                        {[]byte{1, 2, 3}, 0, VF{}, "too short"},

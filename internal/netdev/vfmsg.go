@@ -164,7 +164,7 @@ func (v *VF) parse(kind uint16, value []byte) error {
 		return errShortMessage
 	}
 	word := func(i int) int { return int(binary.NativeEndian.Uint32(value[4*i:])) }
-	// What a driver can not tell has all bits set.
+	// What a driver cannot tell has all bits set.
 	isOn := func(setting int) bool { return setting != 0 && setting != int(^uint32(0)) }
 	switch kind {
 	case nl.IFLA_VF_MAC:

@@ -62,13 +62,13 @@ func (s *FS) deviceDir(id string) (string, error) {
 	if err := ValidateDeviceID(id); err != nil {
 		return "", err
 	}
-	name, bus, mend := id, auxiliaryDevices, "ls /sys/bus/auxiliary/devices"
+	name, bus, fix := id, auxiliaryDevices, "ls /sys/bus/auxiliary/devices"
 	if address, err := ParseAddress(id); err == nil {
-		name, bus, mend = string(address), pciDevices, "lspci -D"
+		name, bus, fix = string(address), pciDevices, "lspci -D"
 	}
 	dir, err := s.resolve(bus + "/" + name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w: %s: this host has none of that name (`%s` lists those that it has)", ErrNotFound, id, mend)
+		return "", fmt.Errorf("%w: %s: this host has none of that name (`%s` lists those that it has)", ErrNotFound, id, fix)
 	}
 	if err == nil && path.Base(dir) != name {
 		err = fmt.Errorf("%s/%s leads to %s", bus, name, dir)

@@ -60,7 +60,7 @@ func (s *FS) representor(pfNetDev string, want port) (string, error) {
 		own = external // on a SmartNIC, whose VFs its host has
 	}
 	if len(own) > 1 {
-		return "", fmt.Errorf("%s has the representors %s for %s %s, and which of them is right can not be told", pfNetDev, strings.Join(own, ", "), want.kind, want.number)
+		return "", fmt.Errorf("%s has the representors %s for %s %s, and which of them is right cannot be told", pfNetDev, strings.Join(own, ", "), want.kind, want.number)
 	}
 	return strings.Join(own, ""), nil
 }

@@ -49,7 +49,7 @@ func TestRepresentor(t *testing.T) {
 			t.Errorf("%q, %v, want none", got, err)
 		}
 	})
-	t.Run("whose name can not be read", func(t *testing.T) {
+	t.Run("whose name cannot be read", func(t *testing.T) {
 		t.Parallel()
 		s := grow(t, pfAndVF("net/eth0\n      phys_switch_id = aa\n    net/eth1\n      phys_port_name ! EIO", ""))
 		if got, err := s.Representor("eth0", 0); err == nil || !strings.Contains(err.Error(), "representors of eth0") {

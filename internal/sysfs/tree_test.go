@@ -18,7 +18,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/sysfs"
 )
 
-// tree is a sysfs in memory, some files of which can not be read.
+// tree is a sysfs in memory, some files of which cannot be read.
 type tree struct {
 	fstest.MapFS
 	unreadable map[string]error
@@ -65,7 +65,7 @@ var (
 	netDev    = regexp.MustCompile(`^(.*)/net/[^/]+$`)
 )
 
-// grow makes a sysfs of a text. A line is a folder, a file, one that can not be read, or a symbolic link; two blanks more than the line
+// grow makes a sysfs of a text. A line is a folder, a file, one that cannot be read, or a symbolic link; two blanks more than the line
 // above are below that, the folder:
 //
 //	devices/pci0000:00/0000:03:00.0

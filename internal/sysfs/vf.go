@@ -16,7 +16,7 @@ import (
 var (
 	// ErrNotVF says that a device is something else than a VF.
 	ErrNotVF = errors.New("not a VF")
-	// ErrNoUplink says that the interface of a PF is not here, or can not be told from others.
+	// ErrNoUplink says that the interface of a PF is not here, or cannot be told from others.
 	ErrNoUplink = errors.New("the PF has no network interface here")
 )
 
@@ -87,7 +87,7 @@ func (s *FS) explainNotVF(id string) error {
 // PF is a network controller that can have VFs.
 type PF struct {
 	Address Address
-	// NetDev is its network interface, in switchdev mode the uplink; "" where it has none here, or where it can not be told which.
+	// NetDev is its network interface, in switchdev mode the uplink; "" where it has none here, or where it cannot be told which.
 	NetDev string
 	// Driver is the driver that it is bound to, "" for none.
 	Driver string
@@ -208,7 +208,7 @@ func (s *FS) uplink(pfDir string) (string, error) {
 	case len(uplinks) == 1:
 		return uplinks[0], nil
 	case len(uplinks) > 1:
-		return "", uplinkError(fmt.Sprintf("has the interfaces %s, and which of them has the VFs can not be told: one with a phys_port_name p<N> would", strings.Join(uplinks, ", ")))
+		return "", uplinkError(fmt.Sprintf("has the interfaces %s, and which of them has the VFs cannot be told: one with a phys_port_name p<N> would", strings.Join(uplinks, ", ")))
 	case len(names) > 0:
 		return "", uplinkError(fmt.Sprintf("has only representors here (%s): bring its uplink back from the network namespace that it is in", strings.Join(names, ", ")))
 	}

@@ -129,7 +129,7 @@ func TestUplink(t *testing.T) {
 		},
 		"two ports": {
 			"net/eth0\n      phys_port_name = p0\n    net/eth1\n      phys_port_name = p1", "",
-			"PF 00ab:01:00.0 has the interfaces eth0, eth1, and which of them has the VFs can not be told",
+			"PF 00ab:01:00.0 has the interfaces eth0, eth1, and which of them has the VFs cannot be told",
 		},
 		"two without names":           {"net/eth0\n    net/eth1", "", "has the interfaces eth0, eth1, and which"},
 		"one whose name is a failure": {"net/eth0\n      phys_port_name ! EIO", "", "input/output error"},
@@ -161,12 +161,12 @@ func TestVFOutOfOrder(t *testing.T) {
 			strings.ReplaceAll(pfAndVF(eth0, ""), "virtfn0 -> ../00ab:01:00.1", "virtfn0 -> ../00ab:01:00.2"),
 			"VF 00ab:01:00.1: its PF 00ab:01:00.0 does not count it among its VFs",
 		},
-		"a link that can not be read": {pfAndVF(eth0, "virtfn1 ! EIO"), "input/output error"},
-		"a link to no address":        {pfAndVF(eth0, "virtfn3 -> ../elsewhere"), `virtfn3 leads to "elsewhere" is no PCI address`},
-		"a number without bounds":     {pfAndVF(eth0, "virtfn99999999999999999999 -> ../00ab:01:00.2"), "value out of range"},
-		"a physfn that loops":         {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "physfn"), "too many levels"},
-		"a physfn that escapes":       {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "../../../../x"), "leads out"},
-		"an absolute physfn":          {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "/sys/devices/pci00ab:00/00ab:01:00.0"), "leads out"},
+		"a link that cannot be read": {pfAndVF(eth0, "virtfn1 ! EIO"), "input/output error"},
+		"a link to no address":       {pfAndVF(eth0, "virtfn3 -> ../elsewhere"), `virtfn3 leads to "elsewhere" is no PCI address`},
+		"a number without bounds":    {pfAndVF(eth0, "virtfn99999999999999999999 -> ../00ab:01:00.2"), "value out of range"},
+		"a physfn that loops":        {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "physfn"), "too many levels"},
+		"a physfn that escapes":      {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "../../../../x"), "leads out"},
+		"an absolute physfn":         {strings.ReplaceAll(pfAndVF(eth0, ""), "../00ab:01:00.0", "/sys/devices/pci00ab:00/00ab:01:00.0"), "leads out"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -234,7 +234,7 @@ func TestPFs(t *testing.T) {
 			t.Errorf("%v, %v", got, err)
 		}
 	})
-	t.Run("names what it can not read", func(t *testing.T) {
+	t.Run("names what it cannot read", func(t *testing.T) {
 		t.Parallel()
 		got, err := grow(t, strings.ReplaceAll(pfAndVF("net/eth0", ""), "numvfs = 1", "numvfs = one")).PFs()
 		if err == nil || !strings.Contains(err.Error(), `sriov_numvfs has "one"`) || !strings.Contains(err.Error(), "PF 00ab:01:00.0") {
