@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -409,13 +408,9 @@ func TestBadDelegate(t *testing.T) {
 			w.conf["delegateTimeoutSeconds"] = 1
 			w.nad("default/a", w.recorder(object{"name": "a", "on": object{"ADD": object{"wait": g.path, "inChild": inChild}}}))
 			w.annotate(networks, "a,b")
-			start := time.Now()
 			add := w.start("ADD", w.conf)
 			delegate := g.await()
 			w.failed(add.wait(), types.ErrTryAgainLater, "pod default/web", "default/a", "recorder", "1s", "delegateTimeoutSeconds")
-			if took := time.Since(start); took > 20*time.Second {
-				t.Errorf("ADD took %v", took)
-			}
 			delegate.awaitEnd()
 			w.expectCalls("ADD cluster eth0", "ADD a net1", "DEL a net1", "DEL cluster eth0")
 			w.expectNothingLeft()

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package fakeapi is an API server for measurements: as much of one as the network components of a node speak with. It has the pods
-// of one node and NetworkAttachmentDefinitions (get, list, watch), takes patches and updates of pods, and events, and counts
-// every request. It speaks HTTP/2 over TLS and JSON, as the real one does; it checks no permissions.
+// of one node and NetworkAttachmentDefinitions (get, list, watch with field selectors), takes patches and updates of pods, and events, and
+// counts every request. It speaks HTTP/2 over TLS and JSON, and ends a watch that it cannot serve as the real one does; it checks no
+// permissions.
 package fakeapi
 
 import (
@@ -59,11 +60,27 @@ type Server struct {
 	requests map[Request]int
 }
 
-// change is one event of a watch.
+// change is one event of a watch: what an object was, and what it is, with what selectors look at.
 type change struct {
-	resource, kind string
-	version        int64
-	whole, meta    []byte
+	resource string
+	version  int64
+	// before and after are nil for an object that there was, or is, none of.
+	before, after map[string]string
+	// whole and meta are the object as it is, or as it was at last.
+	whole, meta []byte
+}
+
+// frame is one event of a watch, "" for none: an object that a selector does not select any more is DELETED for who uses it.
+func (c change) frame(selected func(map[string]string) bool) string {
+	switch before, after := selected(c.before), selected(c.after); {
+	case before && after:
+		return "MODIFIED"
+	case after:
+		return "ADDED"
+	case before:
+		return "DELETED"
+	}
+	return ""
 }
 
 // New starts an API server for the pods of a node. Each answer takes latency longer than it has to.
@@ -98,10 +115,32 @@ current-context: bench
 `, s.http.URL, ca)
 }
 
-// AddPods creates pods, and tells the watches.
+// AddPods creates pods, and tells the watches. A pod whose name another one has, of another UID, takes its place: that one is deleted.
 func (s *Server) AddPods(all ...Pod) {
 	for _, p := range all {
 		s.put(pods, podObject(p, s.node))
+	}
+}
+
+// RemovePods deletes pods, and tells the watches.
+func (s *Server) RemovePods(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		if o, ok := s.objects[pods][name]; ok {
+			s.remove(pods, o)
+		}
+	}
+}
+
+// EndPod sets the phase of a pod: Succeeded or Failed for one that has ended.
+func (s *Server) EndPod(name, phase string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, ok := s.objects[pods][name]; ok {
+		before := o.fields()
+		o.rest["status"] = map[string]any{"phase": phase}
+		s.changed(pods, before, o)
 	}
 }
 
@@ -115,19 +154,36 @@ func (s *Server) AddDefinitions(all ...Definition) {
 func (s *Server) put(resource string, o *object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kind := "ADDED"
-	if _, ok := s.objects[resource][o.name]; ok {
-		kind = "MODIFIED"
+	before, ok := s.objects[resource][o.name]
+	if ok && before.uid != o.uid {
+		s.remove(resource, before) // the API server has no other way for a name to get another UID
+		ok = false
 	}
 	s.objects[resource][o.name] = o
-	s.changed(resource, kind, o)
+	if !ok {
+		s.changed(resource, nil, o)
+		return
+	}
+	s.changed(resource, before.fields(), o)
 }
 
-// changed gives an object a new version and tells the watches. The caller has the lock.
-func (s *Server) changed(resource, kind string, o *object) {
+// remove deletes an object and tells the watches. The caller has the lock.
+func (s *Server) remove(resource string, o *object) {
+	delete(s.objects[resource], o.name)
 	s.version++
 	o.version = s.version
-	s.history = append(s.history, change{resource, kind, o.version, o.encode(false), o.encode(true)})
+	s.tell(change{resource: resource, version: s.version, before: o.fields(), whole: o.encode(false), meta: o.encode(true)})
+}
+
+// changed gives an object, of which a selector saw before, a new version and tells the watches. The caller has the lock.
+func (s *Server) changed(resource string, before map[string]string, o *object) {
+	s.version++
+	o.version = s.version
+	s.tell(change{resource: resource, version: o.version, before: before, after: o.fields(), whole: o.encode(false), meta: o.encode(true)})
+}
+
+func (s *Server) tell(c change) {
+	s.history = append(s.history, c)
 	if len(s.history) > keepEvents {
 		s.history = slices.Clone(s.history[len(s.history)-keepEvents/2:])
 	}
@@ -277,7 +333,7 @@ func (s *Server) one(method string, t target, body []byte, metadataOnly bool) (j
 		if !o.merge(body) {
 			return nil, http.StatusUnprocessableEntity
 		}
-		s.changed(t.resource, "MODIFIED", o)
+		s.changed(t.resource, o.fields(), o)
 	}
 	return o.encode(metadataOnly), http.StatusOK
 }
@@ -287,9 +343,10 @@ func (s *Server) list(r *http.Request, resource string, metadataOnly bool) map[s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	items := []any{}
-	if s.selected(r) {
-		for _, name := range slices.Sorted(maps.Keys(s.objects[resource])) {
-			items = append(items, s.objects[resource][name].encode(metadataOnly))
+	selected := selector(r)
+	for _, name := range slices.Sorted(maps.Keys(s.objects[resource])) {
+		if o := s.objects[resource][name]; selected(o.fields()) {
+			items = append(items, o.encode(metadataOnly))
 		}
 	}
 	kind, version := "NetworkAttachmentDefinitionList", "k8s.cni.cncf.io/v1"
@@ -305,22 +362,33 @@ func (s *Server) list(r *http.Request, resource string, metadataOnly bool) map[s
 	}
 }
 
-// selected reports whether a field selector, if there is one, is about our node.
-func (s *Server) selected(r *http.Request) bool {
-	selector, _, _ := strings.Cut(r.URL.Query().Get("fieldSelector"), ",") // none of our pods has ended, which the rest is about
-	node, ok := strings.CutPrefix(selector, "spec.nodeName=")
-	return !ok || node == s.node
+// selector is the field selector of a request, all of whose terms have to hold for the fields of an object; nil fields are no object's.
+func selector(r *http.Request) func(map[string]string) bool {
+	terms := strings.Split(r.URL.Query().Get("fieldSelector"), ",")
+	return func(fields map[string]string) bool {
+		if fields == nil {
+			return false
+		}
+		for _, term := range terms {
+			field, want, isTerm := strings.Cut(term, "=")
+			field, negated := strings.CutSuffix(field, "!")
+			if isTerm && (fields[field] == want) == negated {
+				return false
+			}
+		}
+		return true
+	}
 }
 
 // watch streams what changes after a version, or, if that is asked for, what there is and then what changes (KEP-3157).
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource string, metadataOnly bool) {
 	query := r.URL.Query()
 	wake := make(chan struct{}, 1)
-	since, begin, ok := s.startWatch(resource, query.Get("resourceVersion"), query.Get("sendInitialEvents") == "true", metadataOnly, wake)
+	selected := selector(r)
+	since, begin, ok := s.startWatch(resource, query.Get("resourceVersion"), query.Get("sendInitialEvents") == "true", metadataOnly, selected, wake)
 	defer s.stopWatch(wake)
 	if !ok {
-		writeError(w, http.StatusGone)
-		return
+		begin = expired()
 	}
 	seconds, err := strconv.Atoi(query.Get("timeoutSeconds"))
 	if err != nil || seconds <= 0 {
@@ -330,15 +398,11 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource string, 
 	defer timeout.Stop()
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
-	selected := s.selected(r)
-	if !selected {
-		begin = nil
-	}
 	for {
 		if _, err := w.Write(begin); err != nil {
 			return
 		}
-		if err := http.NewResponseController(w).Flush(); err != nil {
+		if err := http.NewResponseController(w).Flush(); err != nil || !ok {
 			return
 		}
 		select {
@@ -350,18 +414,18 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource string, 
 		case <-s.stopped:
 			return
 		}
-		if begin, since, ok = s.changesSince(resource, since, metadataOnly); !ok {
-			return // too far behind: the client lists anew
-		}
-		if !selected {
-			begin = nil
+		if begin, since, ok = s.changesSince(resource, since, metadataOnly, selected); !ok {
+			begin = expired()
 		}
 	}
 }
 
+// expired ends a watch that is too far behind: the client lists anew. The answer's code is 200 (apiserver 0.37.2, cacher.go newErrWatcher).
+func expired() []byte { return watchEvent("ERROR", mustEncode(status(http.StatusGone))) }
+
 // startWatch registers a watch and returns the version that it is at, and what it is told first. It returns false for a version that is
 // too old.
-func (s *Server) startWatch(resource, from string, initial, metadataOnly bool, wake chan struct{}) (int64, []byte, bool) {
+func (s *Server) startWatch(resource, from string, initial, metadataOnly bool, selected func(map[string]string) bool, wake chan struct{}) (int64, []byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.watchers[wake] = true
@@ -372,7 +436,9 @@ func (s *Server) startWatch(resource, from string, initial, metadataOnly bool, w
 	}
 	var first []byte
 	for _, name := range slices.Sorted(maps.Keys(s.objects[resource])) {
-		first = append(first, watchEvent("ADDED", s.objects[resource][name].encode(metadataOnly))...)
+		if o := s.objects[resource][name]; selected(o.fields()) {
+			first = append(first, watchEvent("ADDED", o.encode(metadataOnly))...)
+		}
 	}
 	if initial {
 		first = append(first, watchEvent("BOOKMARK", mustEncode(bookmark(resource, s.version, metadataOnly)))...)
@@ -406,7 +472,7 @@ func (s *Server) remembers(since int64) bool {
 }
 
 // changesSince returns what changed after a version, and the version that it leads to; false if not all of it is known.
-func (s *Server) changesSince(resource string, since int64, metadataOnly bool) ([]byte, int64, bool) {
+func (s *Server) changesSince(resource string, since int64, metadataOnly bool, selected func(map[string]string) bool) ([]byte, int64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.remembers(since) {
@@ -421,7 +487,9 @@ func (s *Server) changesSince(resource string, since int64, metadataOnly bool) (
 		if metadataOnly {
 			object = c.meta
 		}
-		events = append(events, watchEvent(c.kind, object)...)
+		if kind := c.frame(selected); kind != "" {
+			events = append(events, watchEvent(kind, object)...)
+		}
 	}
 	return events, max(since, s.version), true
 }
@@ -430,16 +498,18 @@ func watchEvent(kind string, object []byte) []byte {
 	return fmt.Appendf(nil, "{\"type\":%q,\"object\":%s}\n", kind, object)
 }
 
-// writeError answers with a failure. What is unprocessable is a UID that is not the object's: the only condition that is checked.
-func writeError(w http.ResponseWriter, code int) {
+func writeError(w http.ResponseWriter, code int) { writeJSON(w, code, status(code)) }
+
+// status is a failure. What is unprocessable is a UID that is not the object's: the only condition that is checked.
+func status(code int) map[string]any {
 	reason := map[int]string{
 		http.StatusNotFound: "NotFound", http.StatusGone: "Expired", http.StatusUnprocessableEntity: "Invalid", http.StatusMethodNotAllowed: "MethodNotAllowed",
 	}[code]
-	status := map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": http.StatusText(code)}
+	failure := map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": http.StatusText(code)}
 	if code == http.StatusUnprocessableEntity {
-		status["details"] = map[string]any{"causes": []any{map[string]any{"field": "metadata.uid"}}}
+		failure["details"] = map[string]any{"causes": []any{map[string]any{"field": "metadata.uid"}}}
 	}
-	writeJSON(w, code, status)
+	return failure
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

@@ -49,6 +49,18 @@ func (o *object) metadata() map[string]any {
 	}
 }
 
+// fields are those that selectors look at.
+func (o *object) fields() map[string]string {
+	fields := map[string]string{"metadata.name": o.name, "metadata.namespace": Namespace}
+	for field, part := range map[string]string{"nodeName": "spec", "phase": "status"} {
+		values, _ := o.rest[part].(map[string]any)
+		if value, ok := values[field].(string); ok {
+			fields[part+"."+field] = value
+		}
+	}
+	return fields
+}
+
 // encode renders the object whole, or its metadata alone.
 func (o *object) encode(metadataOnly bool) json.RawMessage {
 	whole := map[string]any{"metadata": o.metadata()}

@@ -41,12 +41,12 @@ type call struct {
 }
 
 // startCall calls the plugin, as a runtime does.
-func (w *world) startCall(ctx context.Context, s *schedule, verb string, b *sandbox, plan callPlan, valid []string) (*call, error) {
+func (w *world) startCall(ctx context.Context, s *schedule, verb string, b *sandbox, plan callPlan, valid []attachment) (*call, error) {
 	conf := w.conf(s, b.plan.networks)
 	if verb == "GC" {
 		list := []object{}
-		for _, id := range valid {
-			list = append(list, object{"containerID": id, "ifname": "eth0"})
+		for _, a := range valid {
+			list = append(list, object{"containerID": a.id, "ifname": a.ifName})
 		}
 		conf["cni.dev/valid-attachments"] = list
 	}
@@ -63,7 +63,7 @@ func (w *world) startCall(ctx context.Context, s *schedule, verb string, b *sand
 		"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=" + verb, "CNI_PATH=" + w.Stepping + ":" + w.Plugins,
 	}
 	if verb != "GC" {
-		c.cmd.Env = append(c.cmd.Env, "CNI_CONTAINERID="+b.id, "CNI_IFNAME=eth0", "CNI_NETNS="+b.netns(),
+		c.cmd.Env = append(c.cmd.Env, "CNI_CONTAINERID="+b.id, "CNI_IFNAME="+b.ifName(), "CNI_NETNS="+b.netns(),
 			"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME="+b.plan.name)
 	}
 	if plan.kill == atStep {

@@ -37,6 +37,16 @@ type sandbox struct {
 	path string
 	// gone: the namespace is no more. A runtime then names none, or the path all the same.
 	gone, silent bool
+	// shared: the container has two interfaces, and the namespace ends after both.
+	shared bool
+}
+
+// ifName is the interface of the runtime.
+func (b *sandbox) ifName() string {
+	if b.plan.second {
+		return "eth1"
+	}
+	return "eth0"
 }
 
 func (b *sandbox) netns() string {
@@ -46,32 +56,45 @@ func (b *sandbox) netns() string {
 	return b.path
 }
 
-// roster is what the runtime holds to be alive.
+// attachment is what a runtime knows of a sandbox.
+type attachment struct{ id, ifName string }
+
+// roster is what the runtime holds to be alive. While a GC goes by it, no sandbox begins, as in CRI-O.
 type roster struct {
+	gc  sync.RWMutex
 	mu  sync.Mutex
-	ids map[string]bool
+	all map[attachment]bool
 }
 
-func (r *roster) set(id string, alive bool) {
+// begin adds a sandbox.
+func (r *roster) begin(b *sandbox) {
+	r.gc.RLock()
+	defer r.gc.RUnlock()
+	r.set(b, true)
+}
+
+// end takes a sandbox out.
+func (r *roster) end(b *sandbox) { r.set(b, false) }
+
+func (r *roster) set(b *sandbox, alive bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ids == nil {
-		r.ids = map[string]bool{}
+	if r.all == nil {
+		r.all = map[attachment]bool{}
 	}
-	r.ids[id] = alive
+	r.all[attachment{b.id, b.ifName()}] = alive
 }
 
-func (r *roster) alive() []string {
+func (r *roster) alive() []attachment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var ids []string
-	for id, alive := range r.ids {
+	var all []attachment
+	for a, alive := range r.all {
 		if alive {
-			ids = append(ids, id)
+			all = append(all, a)
 		}
 	}
-	slices.Sort(ids)
-	return ids
+	return all
 }
 
 // run carries a schedule out and looks at what is left.
@@ -102,7 +125,12 @@ func (w *world) play(ctx context.Context, s *schedule) error {
 		p := &s.sandboxes[i]
 		b := &sandbox{plan: p, id: fmt.Sprintf("%x-%s", s.seed, p.name), silent: (s.seed>>7)&1 == 0}
 		var err error
-		if b.path, err = makeNetNS(b.id); err != nil {
+		if p.second {
+			first := sandboxes[i-1]
+			b.id, b.path = first.id, first.path
+			first.shared, b.shared = true, true
+			w.count("second interfaces of a container")
+		} else if b.path, err = makeNetNS(b.id); err != nil {
 			return err
 		}
 		if err = writePod(p.name, strings.Join(p.networks, ",")); err != nil {
@@ -110,7 +138,6 @@ func (w *world) play(ctx context.Context, s *schedule) error {
 		}
 		defer func() { _ = removeNetNS(b.path) }() // after the end of a schedule that failed
 		sandboxes = append(sandboxes, b)
-		alive.set(b.id, true)
 	}
 	if s.source == fromDaemon {
 		stopDaemon, err := w.keepDaemon(ctx, s)
@@ -121,8 +148,8 @@ func (w *world) play(ctx context.Context, s *schedule) error {
 	}
 
 	errs := make(chan error)
-	for _, at := range s.gcs {
-		go func() { errs <- w.gcAt(ctx, s, at, alive) }()
+	for _, p := range s.gcs {
+		go func() { errs <- w.gcAt(ctx, s, p, alive) }()
 	}
 	for _, b := range sandboxes {
 		go func() { errs <- w.live(ctx, s, b, alive) }()
@@ -140,8 +167,35 @@ func (w *world) play(ctx context.Context, s *schedule) error {
 	if s.reboot {
 		return w.reboot(ctx, s, sandboxes)
 	}
+	if err := w.endShared(s, sandboxes); err != nil {
+		return err
+	}
 	if slices.ContainsFunc(sandboxes, func(b *sandbox) bool { return b.plan.forgotten }) {
 		return w.until(ctx, "GC", func() (*call, error) { return w.startCall(ctx, s, "GC", nobodysSandbox(), callPlan{}, alive.alive()) })
+	}
+	return nil
+}
+
+// endShared ends the namespaces of containers with two interfaces, once both have had their DEL or are forgotten.
+func (w *world) endShared(s *schedule, sandboxes []*sandbox) error {
+	for i, b := range sandboxes {
+		if !b.plan.second {
+			continue
+		}
+		first := sandboxes[i-1]
+		left, err := inSandbox(b.path)
+		if err != nil {
+			return err
+		}
+		if forgotten := first.plan.forgotten || b.plan.forgotten; len(left) > 0 && !forgotten && !s.partial(first.plan) && !s.partial(b.plan) {
+			return fmt.Errorf("after both DELs, the sandbox of %s still has the links %q", first.plan.name, left)
+		}
+		if first.plan.forgotten || b.plan.forgotten {
+			continue // the GC that follows may need it
+		}
+		if err := removeNetNS(b.path); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -195,11 +249,13 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // gcAt is a GC while others are at work.
-func (w *world) gcAt(ctx context.Context, s *schedule, at float64, alive *roster) error {
-	if err := w.pause(ctx, s, at); err != nil {
+func (w *world) gcAt(ctx context.Context, s *schedule, p gcPlan, alive *roster) error {
+	if err := w.pause(ctx, s, p.at); err != nil {
 		return err
 	}
-	c, err := w.startCall(ctx, s, "GC", nobodysSandbox(), callPlan{}, alive.alive())
+	alive.gc.Lock()
+	defer alive.gc.Unlock() // a killed one's plugins may go on: what they were told is not what lives from here on
+	c, err := w.startCall(ctx, s, "GC", nobodysSandbox(), p.call, alive.alive())
 	if err != nil {
 		return err
 	}
@@ -209,7 +265,7 @@ func (w *world) gcAt(ctx context.Context, s *schedule, at float64, alive *roster
 
 // live is the life of one sandbox: its calls, and its end.
 func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster) error {
-	attached, err := w.calls(ctx, s, b)
+	attached, err := w.calls(ctx, s, b, alive)
 	if err != nil {
 		return err
 	}
@@ -230,14 +286,14 @@ func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster
 	}
 	if b.plan.forgotten {
 		w.note("%s forgotten", b.plan.name)
-		alive.set(b.id, false)
+		alive.end(b)
 		return nil
 	}
 	if err = w.until(ctx, "DEL of "+b.plan.name, func() (*call, error) { return w.startCall(ctx, s, "DEL", b, callPlan{}, nil) }); err != nil {
 		return err
 	}
-	alive.set(b.id, false)
-	if b.gone {
+	alive.end(b)
+	if b.gone || b.shared {
 		return nil
 	}
 	left, err := inSandbox(b.path)
@@ -268,7 +324,7 @@ func (w *world) stays(ctx context.Context, s *schedule, b *sandbox) error {
 }
 
 // calls makes the calls of a sandbox's plan, and tells whether it is attached after them.
-func (w *world) calls(ctx context.Context, s *schedule, b *sandbox) (bool, error) {
+func (w *world) calls(ctx context.Context, s *schedule, b *sandbox, alive *roster) (bool, error) {
 	var open []*call
 	attached := false
 	for i, p := range b.plan.calls {
@@ -279,6 +335,9 @@ func (w *world) calls(ctx context.Context, s *schedule, b *sandbox) (bool, error
 		}
 		if err := w.pause(ctx, s, p.after); err != nil {
 			return false, err
+		}
+		if i == 0 {
+			alive.begin(b)
 		}
 		alone := !slices.ContainsFunc(open, func(c *call) bool { return !c.ended() })
 		c, err := w.startCall(ctx, s, p.verb, b, p, nil)
@@ -342,12 +401,12 @@ func (w *world) until(ctx context.Context, what string, start func() (*call, err
 }
 
 func planFault(b *sandbox, f *faultPlan) error {
-	return os.WriteFile(fmt.Sprintf("%s/fabric/faults/%s-%s-%s", root, b.id, f.ifName, f.verb), []byte(f.text), 0o600)
+	return os.WriteFile(fmt.Sprintf("%s/%s/faults/%s-%s-%s", root, f.dir, b.id, f.ifName, f.verb), []byte(f.text), 0o600)
 }
 
 // clearFaults takes back the faults that nobody met.
 func clearFaults() error {
-	left, err := filepath.Glob(root + "/fabric/faults/*")
+	left, err := filepath.Glob(root + "/fabric*/faults/*")
 	for _, f := range left {
 		// A plugin that outlives its killed call may meet it in between.
 		if removeErr := os.Remove(f); !errors.Is(removeErr, fs.ErrNotExist) {

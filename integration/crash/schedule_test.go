@@ -21,8 +21,9 @@ type schedule struct {
 	// lockTimeout is Plexus' patience with other calls; zero for the product's own.
 	lockTimeout time.Duration
 	sandboxes   []sandboxPlan
-	// gcs and daemonKills are moments, in calls.
-	gcs, daemonKills []float64
+	gcs         []gcPlan
+	// daemonKills are moments, in calls.
+	daemonKills []float64
 	// reboot ends the run with a new boot.
 	reboot bool
 }
@@ -39,6 +40,8 @@ type sandboxPlan struct {
 	name     string
 	networks []string
 	calls    []callPlan
+	// second: it is another interface, eth1, of the container before it, as runtimes make that attach one to several configurations.
+	second bool
 	// forgotten: its runtime crashed, and never asks for DEL.
 	forgotten bool
 	// netnsFirst: the namespace goes before the DEL, or GC.
@@ -72,8 +75,14 @@ const (
 	everything victim = "plexus and its plugins"
 )
 
-// faultPlan is what happens within fabric: "<phase> <what>" to the verb of an interface.
-type faultPlan struct{ ifName, verb, text string }
+// gcPlan is a GC at a moment, in calls.
+type gcPlan struct {
+	at   float64
+	call callPlan
+}
+
+// faultPlan is what happens within fabric, in one of its worlds: "<phase> <what>" to the verb of an interface.
+type faultPlan struct{ dir, ifName, verb, text string }
 
 // newSchedule makes the schedule of a seed.
 func newSchedule(seed uint64) *schedule {
@@ -89,8 +98,15 @@ func newSchedule(seed uint64) *schedule {
 	for i := range 1 + min(r.IntN(4), r.IntN(4)) {
 		s.sandboxes = append(s.sandboxes, s.newSandbox(r, fmt.Sprintf("p%d", i)))
 	}
+	// The plugins of the node's port mappings know a container, and none of its interfaces.
+	if !s.real && r.IntN(3) == 0 {
+		s.addSecond(r)
+	}
 	if r.IntN(3) == 0 {
-		s.gcs = moments(r, 1+r.IntN(2))
+		for _, at := range moments(r, 1+r.IntN(2)) {
+			kill := pick(r, nobody, nobody, atStep, plexus, everything)
+			s.gcs = append(s.gcs, gcPlan{at: at, call: callPlan{verb: "GC", kill: kill, step: r.IntN(4), at: r.Float64()}})
+		}
 	}
 	if s.source == fromDaemon && r.IntN(2) == 0 {
 		s.daemonKills = moments(r, 1+r.IntN(2))
@@ -120,6 +136,20 @@ func (s *schedule) newSandbox(r *rand.Rand, name string) sandboxPlan {
 	return p
 }
 
+// addSecond adds another interface to the last sandbox. Its namespace stays until both have ended.
+func (s *schedule) addSecond(r *rand.Rand) {
+	first := &s.sandboxes[len(s.sandboxes)-1]
+	first.netnsFirst = false
+	p := s.newSandbox(r, first.name+"-second")
+	p.networks, p.second, p.netnsFirst = nil, true, false
+	for _, c := range p.calls {
+		if c.fault != nil {
+			c.fault.dir, c.fault.ifName = "fabric", "eth1"
+		}
+	}
+	s.sandboxes = append(s.sandboxes, p)
+}
+
 func (s *schedule) newCall(r *rand.Rand, p *sandboxPlan, verb string) callPlan {
 	c := callPlan{verb: verb, overlap: r.IntN(3) == 0}
 	if r.IntN(2) == 0 {
@@ -145,9 +175,12 @@ func (s *schedule) newCall(r *rand.Rand, p *sandboxPlan, verb string) callPlan {
 }
 
 func (s *schedule) newFault(r *rand.Rand, p *sandboxPlan) *faultPlan {
-	f := &faultPlan{ifName: "eth0", verb: pick(r, "ADD", "DEL")}
+	f := &faultPlan{dir: "fabric", ifName: "eth0", verb: pick(r, "ADD", "DEL")}
 	if i := r.IntN(len(p.networks) + 1); i > 0 {
 		f.ifName = fmt.Sprintf("net%d", i)
+		if p.networks[i-1] == "fab1" && r.IntN(2) == 0 {
+			f.dir = "fabric2" // the second plugin of the list
+		}
 	}
 	what := pick(r, "kill", "kill", "kill", "fail")
 	if s.hangs() && r.IntN(4) == 0 {

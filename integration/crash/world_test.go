@@ -91,7 +91,7 @@ func prepareHost() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	for _, dir := range []string{"manifests", "socket", "netns", "fabric/faults"} {
+	for _, dir := range []string{"manifests", "socket", "netns", "fabric/faults", "fabric2/faults"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
 			return err
 		}

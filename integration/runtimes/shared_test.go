@@ -42,6 +42,7 @@ func TestGCOfOneRuntimeLeavesTheOthersAlone(t *testing.T) {
 			crio.must("gc", nil) // all of its own are stale
 			web.expectLinks()
 			lives.expectLinks("eth0")
+			lives.end() // before nerdctl's hook
 			second.must("stop", lives, plexus)
 			second.must("stop", gone, plexus)
 			crio.must("stop", web)
@@ -80,6 +81,7 @@ func TestTwoRuntimesAtOnce(t *testing.T) {
 	for i := range pods {
 		pods[i].expectLinks("eth0", "net1")
 		containers[i].expectLinks("eth0")
+		containers[i].end()
 	}
 	both("stop")
 	n.expectNothingLeft()

@@ -26,6 +26,8 @@ type api struct {
 	server *httptest.Server
 	// noWatchList makes it an API server that does not stream lists, as those before 1.32.
 	noWatchList bool
+	// hangs makes it one that takes requests and does not answer.
+	hangs bool
 
 	mu       sync.Mutex
 	version  int
@@ -210,6 +212,13 @@ func (a *api) await(t *testing.T, method, path string) request {
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	a.note(r, string(body))
+	if a.hangs {
+		select {
+		case <-r.Context().Done():
+		case <-a.stopped:
+		}
+		return
+	}
 	if code := a.failure(r); code != 0 {
 		if code == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", "0") // really a second and more, for which client-go waits

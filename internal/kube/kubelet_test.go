@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -384,11 +383,7 @@ func TestNoKubelet(t *testing.T) {
 			var counted []string
 			count := func(call, code string) { counted = append(counted, call+" "+code) }
 			client := newKubeletClient(t, kube.KubeletOptions{Socket: none, Checkpoint: tc.checkpoint, Count: count})
-			start := time.Now()
 			got, err := client.Given(t.Context(), pod.Ref{Namespace: "default", Name: "web", UID: tc.uid})
-			if took := time.Since(start); took > 2*time.Second {
-				t.Errorf("took %v: a socket that is not there is not waited for", took)
-			}
 			if diff := cmp.Diff(tc.want, got.Devices); diff != "" {
 				t.Errorf("devices (-want +got):\n%s", diff)
 			}
@@ -400,7 +395,8 @@ func TestNoKubelet(t *testing.T) {
 					t.Errorf("the error does not say %q: %v", text, err)
 				}
 			}
-			if diff := cmp.Diff(tc.count, strings.Join(slices.Compact(counted), ",")); diff != "" {
+			// One call: a socket that is not there is not waited for.
+			if diff := cmp.Diff(tc.count, strings.Join(counted, ",")); diff != "" {
 				t.Errorf("counted (-want +got):\n%s", diff)
 			}
 		})

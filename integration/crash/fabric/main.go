@@ -4,10 +4,14 @@
 // Command fabric is a CNI plugin, IPAM included, whose links and addresses are files: a hundred times as cheap as real ones, and as
 // easy to lose. It does what a real plugin does in the order in which one does it, and dies, fails or hangs there when it is told to.
 //
+// As host-local does (plugins 1.9.1, disk/lock.go and allocator.go), it holds the lock of the network's folder of addresses while it gives
+// or takes one, and waits for it without a limit: one that hangs there keeps all others of the network waiting.
+//
 // A folder, the configuration's "dir", holds its world:
 //
 //	links/<sandbox>/<ifname>                 an interface of a sandbox; the folder is there as long as the sandbox
 //	leases/<network>/<address>               an address, with "<containerID> <ifname>" in it
+//	leases/<network>/lock                    the lock of these
 //	faults/<containerID>-<ifname>-<VERB>     "<phase> kill", "<phase> fail" or "<phase> hang": what happens to the next such call, once
 package main
 
@@ -139,6 +143,11 @@ func (c *call) gc() error {
 	for _, a := range c.Valid {
 		alive[a.ContainerID+" "+a.IfName] = true
 	}
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return c.releaseIf(func(owner string) bool { return !alive[owner] })
 }
 
@@ -156,15 +165,37 @@ func (c *call) ipam(do func() error) error {
 	return nil
 }
 
+// lock waits for the network's lock, which the kernel takes back when the process ends, and returns what gives it back.
+func (c *call) lock() (func(), error) {
+	if err := os.MkdirAll(c.leases(), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(c.leases(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
 // lease takes the first address that is free. The file appears with its content, at once.
 func (c *call) lease() error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := c.phase("lease"); err != nil {
 		return err
 	}
 	dir := c.leases()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	tmp := filepath.Join(dir, ".tmp-"+c.containerID+"-"+c.ifName)
 	if err := os.WriteFile(tmp, []byte(c.owner()), 0o600); err != nil {
 		return err
@@ -182,6 +213,11 @@ func (c *call) lease() error {
 }
 
 func (c *call) release() error {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := c.phase("release"); err != nil {
 		return err
 	}
