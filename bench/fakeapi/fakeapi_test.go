@@ -53,7 +53,7 @@ func TestTheDaemonsClientIsServed(t *testing.T) {
 	s, config := start(t)
 	s.AddPods(fakeapi.Pod{Name: "before", UID: "u-before", Networks: "a"})
 	s.AddDefinitions(fakeapi.Definition{Name: "a", Config: `{"type":"x"}`})
-	client, err := kube.NewClient(config)
+	client, err := kube.NewClient(config, kube.ClientOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

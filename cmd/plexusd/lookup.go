@@ -41,7 +41,7 @@ func lookup(ctx context.Context, kubeconfig string, ko kubeletOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := kube.NewClient(config)
+	client, err := kube.NewClient(config, kube.ClientOptions{})
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ import (
 	"github.com/plexus-cni/plexus/internal/pod"
 )
 
+// largeAtOnce is how many lookups at a time may take much memory: at most some 20 MiB each, of the 256 MiB that the manifests give.
+const largeAtOnce = 4
+
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	nodeOptions
@@ -70,7 +73,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := kube.NewClient(config)
+	client, err := kube.NewClient(config, kube.ClientOptions{Log: log})
 	if err != nil {
 		return err
 	}
@@ -94,10 +97,12 @@ func serve(ctx context.Context, o serveOptions) error {
 		Devices:      &daemon.Devices{Kubelet: kubelet, Claims: api},
 		Emit:         client.StartEvents(ctx, o.node),
 		Log:          log,
+		InFlight:     daemon.NewSlots(o.atOnce),
+		Large:        daemon.NewSlots(largeAtOnce),
 		StatusForAll: o.statusForAll,
 		LegacyStatus: o.legacyStatus,
 	}
-	source := metrics.Measure(daemon.Limit(cluster, o.atOnce))
+	source := metrics.Measure(cluster)
 	tasks := []func(context.Context) error{
 		func(ctx context.Context) error { cache.Run(ctx); return nil },
 		func(ctx context.Context) error { resourceSlices.Run(ctx); return nil },

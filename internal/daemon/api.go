@@ -33,12 +33,9 @@ func (w Watched) Pod(ctx context.Context, ref pod.Ref) (kube.Pod, error) {
 // KnownPod implements [API].
 func (w Watched) KnownPod(_ context.Context, ref pod.Ref) (kube.Pod, bool) { return w.Cache.Known(ref) }
 
-// Definition implements [API].
-func (w Watched) Definition(ctx context.Context, ref nad.Ref, fresh bool) (*nad.Definition, error) {
-	if fresh {
-		return w.Client.Definition(ctx, ref)
-	}
-	return w.Cache.Definition(ctx, ref)
+// KnownDefinition implements [API].
+func (w Watched) KnownDefinition(ref nad.Ref) (*nad.Definition, error) {
+	return w.Cache.KnownDefinition(ref)
 }
 
 // SliceDevices implements [Claims]. The slices of this node are watched, and the pod's node is this one.
@@ -80,10 +77,8 @@ func (d *Direct) KnownPod(ctx context.Context, ref pod.Ref) (kube.Pod, bool) {
 	return p, err == nil
 }
 
-// Definition implements [API].
-func (d *Direct) Definition(ctx context.Context, ref nad.Ref, _ bool) (*nad.Definition, error) {
-	return d.Client.Definition(ctx, ref)
-}
+// KnownDefinition implements [API]: nothing is watched.
+func (d *Direct) KnownDefinition(nad.Ref) (*nad.Definition, error) { return nil, kube.ErrUnavailable }
 
 // Ready implements [API].
 func (d *Direct) Ready(ctx context.Context) error { return d.Ping(ctx) }

@@ -45,7 +45,7 @@ func requestsOf(t *testing.T) (*kube.Client, func() []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := kube.NewClient(config)
+	client, err := kube.NewClient(config, kube.ClientOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

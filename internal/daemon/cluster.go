@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/kube"
@@ -25,8 +27,10 @@ type API interface {
 	Pod(ctx context.Context, ref pod.Ref) (kube.Pod, error)
 	// KnownPod is a pod that can be had without waiting for it.
 	KnownPod(ctx context.Context, ref pod.Ref) (kube.Pod, bool)
-	// Definition finds a NetworkAttachmentDefinition. With fresh set the API server itself is asked.
-	Definition(ctx context.Context, ref nad.Ref, fresh bool) (*nad.Definition, error)
+	// KnownDefinition is a NetworkAttachmentDefinition that can be had from memory; see [kube.Cache.KnownDefinition].
+	KnownDefinition(ref nad.Ref) (*nad.Definition, error)
+	// Definition asks the API server for a NetworkAttachmentDefinition; see [kube.Client.Definition].
+	Definition(ctx context.Context, ref nad.Ref) (*nad.Definition, error)
 	// PatchAnnotations sets annotations of a pod; see [kube.Client.PatchAnnotations].
 	PatchAnnotations(ctx context.Context, ref pod.Ref, values map[string]string) error
 	// Ready reports whether the other calls can be answered now.
@@ -43,6 +47,10 @@ type Cluster struct {
 	// Emit tells an event about a pod, without waiting for it.
 	Emit func(pod.Ref, kube.Event)
 	Log  *slog.Logger
+	// InFlight has a slot for each lookup and report that is worked on at a time.
+	InFlight Slots
+	// Large has a slot for each lookup at a time that takes much memory: of definitions that the API server is asked for, or that are long.
+	Large Slots
 	// StatusForAll writes a network status, and events, also for pods that select no network.
 	StatusForAll bool
 	// LegacyStatus writes the status under its name of NPWG v1.0 too.
@@ -56,6 +64,7 @@ func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection
 	if q.Pod.IsZero() {
 		return c.selectNetworks(ctx, q, source.Pod{})
 	}
+	// Before there is a slot: pods that nobody knows are waited for, and those that are known do not wait behind them.
 	p, err := c.API.Pod(ctx, q.Pod)
 	if errors.Is(err, kube.ErrPodGone) && q.PodOptional {
 		return c.selectNetworks(ctx, q, source.Pod{})
@@ -63,6 +72,11 @@ func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection
 	if err != nil {
 		return nil, retriable(err)
 	}
+	release, err := c.InFlight.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	selection, err := c.selectNetworks(ctx, q, source.Pod{Ref: p.Ref, Annotations: p.Annotations})
 	if err != nil {
 		c.emitFailure(p.Ref, err)
@@ -74,35 +88,63 @@ func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection
 	return selection, nil
 }
 
-// selectNetworks answers from the cache. Only before a pod is refused for a definition that is not there, the API server is asked
-// for it: the definition may have been created just before the pod.
 func (c *Cluster) selectNetworks(ctx context.Context, q source.Query, p source.Pod) (*source.Selection, error) {
-	fresh := map[nad.Ref]*nad.Definition{}
-	devices := c.devicesOf(ctx, q.Pod)
-	for {
-		var missing nad.Ref
-		selection, err := source.Select(q, p, func(ref nad.Ref) (*nad.Definition, error) {
-			if d, ok := fresh[ref]; ok {
-				return d, nil
+	return source.Select(q, p, c.definitions(ctx, q), c.devicesOf(ctx, q.Pod))
+}
+
+const (
+	// maxConfigBytes bounds the configurations of one pod's networks together. A definition has up to 1 MiB, and an annotation of a few
+	// hundred bytes can name it 256 times; all real networks of a pod together have some KiB.
+	maxConfigBytes = 2 << 20
+	// largeConfigBytes is what a lookup may hold without a slot of Cluster.Large: the limit of Cluster.InFlight times this, and the same
+	// again for encoding it, fits into the daemon's memory.
+	largeConfigBytes = 128 << 10
+)
+
+// definitions finds the definitions for one lookup: each once, and no more of them than fit into its response.
+func (c *Cluster) definitions(ctx context.Context, q source.Query) source.Definitions {
+	found := map[nad.Ref]*nad.Definition{}
+	sum := 0
+	large := sync.OnceValue(func() error { return c.Large.holdUntilDone(ctx) })
+	return func(ref nad.Ref) (*nad.Definition, error) {
+		d, ok := found[ref]
+		if !ok {
+			var err error
+			if d, err = c.definition(ctx, q, ref, large); err != nil {
+				return nil, retriable(err)
 			}
-			d, err := c.API.Definition(ctx, ref, false)
-			if errors.Is(err, nad.ErrNotFound) {
-				missing = ref
-			}
-			return d, retriable(err)
-		}, devices)
-		if !errors.Is(err, nad.ErrNotFound) || missing == (nad.Ref{}) {
-			return selection, err
+			found[ref] = d
 		}
-		d, freshErr := c.API.Definition(ctx, missing, true)
-		if errors.Is(freshErr, nad.ErrNotFound) {
-			return nil, err
+		if sum += len(d.Config); sum > maxConfigBytes {
+			return nil, fmt.Errorf("%w: up to network %s the configurations of the pod's networks have %d bytes together, at most %d are accepted: select fewer networks, or shorten their spec.config", annotations.ErrInvalid, ref, sum, maxConfigBytes)
 		}
-		if freshErr != nil {
-			return nil, retriable(freshErr)
+		if sum > largeConfigBytes {
+			return d, large()
 		}
-		fresh[missing] = d
+		return d, nil
 	}
+}
+
+// definition finds one definition in memory or, at the cost of a large slot, at the API server: if it is not known here, or before a pod is
+// refused for one that it selects, which may have been created just before the pod. A network that the configuration names may be a file
+// of the node, so nobody is asked for it again at each ADD.
+func (c *Cluster) definition(ctx context.Context, q source.Query, ref nad.Ref, large func() error) (*nad.Definition, error) {
+	d, err := c.API.KnownDefinition(ref)
+	if err == nil || errors.Is(err, nad.ErrNotFound) && configures(q, ref) {
+		return d, err
+	}
+	if err = large(); err != nil {
+		return nil, err
+	}
+	return c.API.Definition(ctx, ref)
+}
+
+// configures reports whether the plugin's configuration names a network by reference.
+func configures(q source.Query, ref nad.Ref) bool {
+	return slices.ContainsFunc(append([]string{q.ClusterNetwork}, q.DefaultNetworks...), func(name string) bool {
+		named, err := nad.ParseRef(name, q.NetworksNamespace)
+		return err == nil && named == ref
+	})
 }
 
 // devicesOf is how the devices of a pod are found. They are asked for when all definitions are there, so once.
@@ -146,6 +188,11 @@ func (c *Cluster) emitFailure(ref pod.Ref, err error) {
 // Report implements [source.Source]: one patch of the pod's network-status annotation, and an event for each interface. A pod that
 // is gone meanwhile is none of the plugin's business: its DEL is on the way.
 func (c *Cluster) Report(ctx context.Context, r source.Report) error {
+	release, err := c.InFlight.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	ref := r.Pod
 	p, known := c.API.KnownPod(ctx, ref)
 	if known {
@@ -161,7 +208,7 @@ func (c *Cluster) Report(ctx context.Context, r source.Report) error {
 		c.publish(ref, r.Interfaces)
 		return nil
 	}
-	err := c.patchStatus(ctx, ref, r.Status, c.LegacyStatus || hasLegacy)
+	err = c.patchStatus(ctx, ref, r.Status, c.LegacyStatus || hasLegacy)
 	if errors.Is(err, kube.ErrPodGone) {
 		c.Log.Warn("no network status: the pod was deleted or replaced while it was attached", "pod", ref.String(), "error", err)
 		return nil

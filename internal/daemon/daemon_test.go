@@ -19,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,7 +46,7 @@ type cluster struct {
 	created map[nad.Ref]string // what only the API server has yet
 	// definitions of networks that consume devices, by name.
 	definitions map[string]nad.Definition
-	asked       int   // fresh definitions
+	asked       int   // definitions that the API server was asked for
 	err         error // of all calls
 	patches     []patch
 	events      []event
@@ -79,17 +78,19 @@ func (c *cluster) KnownPod(_ context.Context, ref pod.Ref) (kube.Pod, bool) {
 	return p, ok && (ref.UID == p.Ref.UID || ref.UID == "" || annotations.IsStatic(p.Annotations))
 }
 
-func (c *cluster) Definition(_ context.Context, ref nad.Ref, fresh bool) (*nad.Definition, error) {
-	from := c.nads
-	if fresh {
-		c.asked++
-		from = c.created
-	}
+func (c *cluster) KnownDefinition(ref nad.Ref) (*nad.Definition, error) { return c.find(c.nads, ref) }
+
+func (c *cluster) Definition(_ context.Context, ref nad.Ref) (*nad.Definition, error) {
+	c.asked++
+	return c.find(c.created, ref)
+}
+
+func (c *cluster) find(in map[nad.Ref]string, ref nad.Ref) (*nad.Definition, error) {
 	if d, ok := c.definitions[ref.Name]; ok {
 		d.Ref = ref
 		return &d, nil
 	}
-	if config, ok := from[ref]; ok {
+	if config, ok := in[ref]; ok {
 		return &nad.Definition{Ref: ref, Config: config}, nil
 	}
 	return nil, fmt.Errorf("%w: %s", nad.ErrNotFound, ref)
@@ -311,10 +312,7 @@ func TestOverTheSocket(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", path, info.Mode(), err, want)
 		}
 	}
-	if os.Geteuid() != 0 {
-		return // the client trusts root's sockets only
-	}
-	c := remote.NewSocket(dir)
+	c := remote.NewSocketOf(dir, uint32(os.Geteuid()))
 	t.Cleanup(func() { _ = c.Close() })
 	got, err := c.Lookup(t.Context(), source.Query{Pod: web})
 	if err != nil || len(got.Networks) != 1 {
@@ -426,7 +424,7 @@ func TestOtherUsersAreNotAnswered(t *testing.T) {
 	}
 }
 
-func TestStopEndsConversations(t *testing.T) {
+func TestStopEndsSessions(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	stop := serve(t, dir, newCluster(nil).source())
@@ -446,7 +444,9 @@ func TestStopEndsConversations(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	serve(t, dir, daemon.Limit(newCluster(map[string]string{annotations.NetworksKey: "a"}).source(), 4))
+	src := newCluster(map[string]string{annotations.NetworksKey: "a"}).source()
+	src.InFlight = daemon.NewSlots(4)
+	serve(t, dir, src)
 	var all sync.WaitGroup
 	for range 50 { // T9
 		all.Go(func() {
@@ -457,54 +457,6 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-}
-
-// slow answers when it is told to, and keeps the order in which it was asked.
-type slow struct {
-	source.Source
-
-	asked   chan string
-	proceed chan struct{}
-}
-
-func (s *slow) Lookup(_ context.Context, q source.Query) (*source.Selection, error) {
-	s.asked <- q.Pod.Name
-	<-s.proceed
-	return &source.Selection{}, nil
-}
-
-func TestLimitServesInOrder(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &slow{asked: make(chan string, 10), proceed: make(chan struct{})}
-		l := daemon.Limit(s, 1)
-		names := []string{"a", "b", "c", "d"}
-		var all sync.WaitGroup
-		for _, name := range names {
-			all.Go(func() { _, _ = l.Lookup(t.Context(), source.Query{Pod: pod.Ref{Name: name}}) })
-			synctest.Wait() // it is in, or queued, before the next comes
-		}
-		if n := len(s.asked); n != 1 {
-			t.Errorf("%d at once, want 1", n)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := l.Lookup(ctx, source.Query{}); !errors.Is(err, source.ErrTryAgain) {
-			t.Errorf("who waited too long got %v, want ErrTryAgain", err)
-		}
-		for range names {
-			s.proceed <- struct{}{}
-		}
-		all.Wait()
-		close(s.asked)
-		var got []string
-		for name := range s.asked {
-			got = append(got, name)
-		}
-		if diff := cmp.Diff(names, got); diff != "" {
-			t.Errorf("order (-want +got):\n%s", diff)
-		}
-	})
 }
 
 func TestHTTP(t *testing.T) {

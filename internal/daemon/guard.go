@@ -10,42 +10,31 @@ import (
 	"github.com/plexus-cni/plexus/internal/source"
 )
 
-// Limit bounds how many lookups and reports src works on at a time. The others wait in the order in which they came, each
-// until its own deadline.
-func Limit(src source.Source, atOnce int) source.Source {
-	return &limited{Source: src, slots: make(chan struct{}, atOnce)}
-}
+// Slots bound how much is done at a time. Callers wait for one in the order in which they came, each until its own deadline. Nil slots
+// bound nothing.
+type Slots chan struct{}
 
-type limited struct {
-	source.Source
+// NewSlots returns n slots.
+func NewSlots(n int) Slots { return make(Slots, n) }
 
-	// slots are taken by sending: the runtime serves the senders that wait for a full channel first in, first out.
-	slots chan struct{}
-}
-
-func (l *limited) enter(ctx context.Context) error {
-	select {
-	case l.slots <- struct{}{}:
-		return nil
+// acquire waits for a slot. The error matches [source.ErrTryAgain].
+func (s Slots) acquire(ctx context.Context) (func(), error) {
+	if s == nil {
+		return func() {}, nil
+	}
+	select { // the Go runtime serves the senders that wait for a full channel first in, first out
+	case s <- struct{}{}:
+		return func() { <-s }, nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: the daemon is busy with %d other calls: %w", source.ErrTryAgain, cap(l.slots), ctx.Err())
+		return nil, fmt.Errorf("%w: the daemon is busy with %d other requests: %w", source.ErrTryAgain, cap(s), ctx.Err())
 	}
 }
 
-func (l *limited) leave() { <-l.slots }
-
-func (l *limited) Lookup(ctx context.Context, q source.Query) (*source.Selection, error) {
-	if err := l.enter(ctx); err != nil {
-		return nil, err
+// holdUntilDone waits for a slot and keeps it until ctx ends, as that of a request does when its response has been written.
+func (s Slots) holdUntilDone(ctx context.Context) error {
+	release, err := s.acquire(ctx)
+	if err == nil {
+		context.AfterFunc(ctx, release)
 	}
-	defer l.leave()
-	return l.Source.Lookup(ctx, q)
-}
-
-func (l *limited) Report(ctx context.Context, r source.Report) error {
-	if err := l.enter(ctx); err != nil {
-		return err
-	}
-	defer l.leave()
-	return l.Source.Report(ctx, r)
+	return err
 }

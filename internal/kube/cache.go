@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -26,11 +27,16 @@ import (
 )
 
 const (
-	// maxKeptBytes is the longest configuration that is kept in memory, of each definition in the cluster. Real ones are shorter; the
-	// API server takes 1 MiB, and a few hundred such definitions must not be the end of the daemons of all nodes.
+	// maxKeptBytes is the longest configuration that is kept in memory. Real ones are shorter.
 	maxKeptBytes = 16 << 10
-	// notKept marks a definition whose configuration was too long, in the place of labels, of which none is kept. It can be no label.
+	// maxKeptSum bounds the configurations that are kept, of all definitions in the cluster. What is beyond is asked for when a pod
+	// needs it.
+	maxKeptSum = 32 << 20
+	// notKept marks a definition whose configuration is not kept, in the place of labels, of which none is kept. It can be no label.
 	notKept = "configuration not kept"
+	// staleAfter is how long definitions are answered from memory without a watch. After that the API server is asked: access that was
+	// taken away by deleting a definition does not come back by way of a broken watch.
+	staleAfter = 5 * time.Minute
 )
 
 // mirrorPatience is how long a pod is waited for that the API server says it has not. The kubelet makes sandboxes of pods that it
@@ -48,21 +54,57 @@ type Cache struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, when a pod has changed
+	kept    keptSizes
+}
+
+// keptSizes are the lengths of the configurations that are kept, by the UID of their definition.
+type keptSizes struct {
+	of  map[types.UID]int
+	sum int
+}
+
+// set notes how much is kept of a definition, and reports whether that much may be. It notes 0 if not.
+func (k *keptSizes) set(uid types.UID, size int) bool {
+	k.sum -= k.of[uid]
+	delete(k.of, uid)
+	if k.sum+size > maxKeptSum {
+		return false
+	}
+	if size > 0 {
+		k.of[uid] = size
+		k.sum += size
+	}
+	return true
 }
 
 // NewCache returns a Cache that is empty until Run.
 func NewCache(client *Client, node string, log *slog.Logger) (*Cache, error) {
-	c := &Cache{client: client, node: node, log: log, changed: make(chan struct{})}
+	c := &Cache{client: client, node: node, log: log, changed: make(chan struct{}), kept: keptSizes{of: map[types.UID]int{}}}
 	c.pods = cache.NewSharedIndexInformer(c.podWatch(), &metav1.PartialObjectMetadata{}, 0, nil)
 	c.nads = cache.NewSharedIndexInformer(c.nadWatch(), &nadv1.NetworkAttachmentDefinition{}, 0, nil)
 	_, handlerErr := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { c.wake() },
 		UpdateFunc: func(any, any) { c.wake() },
 	})
+	_, nadHandlerErr := c.nads.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(before, now any) {
+			if b, ok := before.(*nadv1.NetworkAttachmentDefinition); ok && !isObject(now, b.UID) {
+				c.forget(b.UID)
+			}
+		},
+		DeleteFunc: func(obj any) {
+			if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = last.Obj
+			}
+			if d, ok := obj.(*nadv1.NetworkAttachmentDefinition); ok {
+				c.forget(d.UID)
+			}
+		},
+	})
 	err := errors.Join(
-		handlerErr,
-		c.pods.SetTransform(trimPod),
-		c.nads.SetTransform(trimDefinition),
+		handlerErr, nadHandlerErr,
+		c.pods.SetTransform(transform(trimPod)),
+		c.nads.SetTransform(transform(c.trimDefinition)),
 		c.pods.SetWatchErrorHandlerWithContext(c.watchFailed("pods of this node")),
 		c.nads.SetWatchErrorHandlerWithContext(c.watchFailed("NetworkAttachmentDefinitions")),
 	)
@@ -110,7 +152,12 @@ func (c *Cache) podWatch() cache.ListerWatcher {
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return c.client.pods.List(ctx, ofNode(o))
+			o = ofNode(o)
+			list := &metav1.PartialObjectMetadataList{}
+			var err error
+			list.Items, list.ListMeta, err = listTrimmed(ctx, c.client.core.Get().Resource(podResource).VersionedParams(&o, metav1.ParameterCodec).
+				SetHeader("Accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"), trimPod)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return c.client.pods.Watch(ctx, ofNode(o))
@@ -122,7 +169,9 @@ func (c *Cache) nadWatch() cache.ListerWatcher {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list := &nadv1.NetworkAttachmentDefinitionList{}
-			return list, c.client.nads.Get().Resource(nadResource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(list)
+			var err error
+			list.Items, list.ListMeta, err = listTrimmed(ctx, c.client.nads.Get().Resource(nadResource).VersionedParams(&o, metav1.ParameterCodec), c.trimDefinition)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.Watch = true
@@ -131,12 +180,18 @@ func (c *Cache) nadWatch() cache.ListerWatcher {
 	}
 }
 
-// trimPod keeps what Plexus reads: a node has few pods, but what others write into their metadata is not bounded by us.
-func trimPod(obj any) (any, error) {
-	m, ok := obj.(*metav1.PartialObjectMetadata)
-	if !ok {
+// transform is trim as informers take it. Objects of other types are let through.
+func transform[T any](trim func(*T)) cache.TransformFunc {
+	return func(obj any) (any, error) {
+		if o, ok := obj.(*T); ok {
+			trim(o)
+		}
 		return obj, nil
 	}
+}
+
+// trimPod keeps what Plexus reads: a node has few pods, but their metadata has up to 256 KiB of annotations each.
+func trimPod(m *metav1.PartialObjectMetadata) {
 	kept := pick(m.Annotations, annotations.NetworksKey, annotations.DefaultNetworkKey, annotations.ConfigSourceKey)
 	// Of these that they are there is all that is asked.
 	for _, key := range annotations.NoticedKeys(m.Annotations) {
@@ -145,9 +200,9 @@ func trimPod(obj any) (any, error) {
 		}
 		kept[key] = ""
 	}
-	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+	*m = metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Annotations: kept,
-	}}, nil
+	}}
 }
 
 // pick is what is there of some keys; nil for nothing.
@@ -164,21 +219,38 @@ func pick(from map[string]string, keys ...string) map[string]string {
 	return kept
 }
 
-func trimDefinition(obj any) (any, error) {
-	d, ok := obj.(*nadv1.NetworkAttachmentDefinition)
-	if !ok {
-		return obj, nil
+// trimDefinition keeps what Plexus reads, of a configuration only one that is short, and not more of them together than memory is for.
+func (c *Cache) trimDefinition(d *nadv1.NetworkAttachmentDefinition) {
+	_, before := d.Labels[notKept]
+	*d = nadv1.NetworkAttachmentDefinition{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: d.Namespace, Name: d.Name, UID: d.UID, ResourceVersion: d.ResourceVersion,
+			Annotations: pick(d.Annotations, annotations.DefinitionKeys()...),
+		},
+		Spec: d.Spec,
 	}
-	trimmed := &nadv1.NetworkAttachmentDefinition{
-		ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name, UID: d.UID, ResourceVersion: d.ResourceVersion},
-		Spec:       d.Spec,
+	size := len(d.Spec.Config)
+	if before || size > maxKeptBytes {
+		size = 0
 	}
-	trimmed.Annotations = pick(d.Annotations, annotations.DefinitionKeys()...)
-	if _, before := d.Labels[notKept]; before || len(d.Spec.Config) > maxKeptBytes {
-		trimmed.Labels = map[string]string{notKept: ""}
-		trimmed.Spec.Config = ""
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if fits := c.kept.set(d.UID, size); !fits || size < len(d.Spec.Config) || before {
+		d.Labels = map[string]string{notKept: ""}
+		d.Spec.Config = ""
 	}
-	return trimmed, nil
+}
+
+// forget is for a definition that was deleted.
+func (c *Cache) forget(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept.set(uid, 0)
+}
+
+func isObject(obj any, uid types.UID) bool {
+	o, ok := obj.(metav1.Object)
+	return ok && o.GetUID() == uid
 }
 
 // watchFailed says what a person can do about a watch that does not work. The informer goes on trying by itself.
@@ -299,20 +371,29 @@ func (c *Cache) Known(ref pod.Ref) (Pod, bool) {
 	return p, ref.UID == "" || p.Ref.UID == ref.UID || annotations.IsStatic(p.Annotations)
 }
 
-// Definition finds a NetworkAttachmentDefinition. The API server is asked for one whose configuration is too long to be kept, and while
-// it is not known yet which there are. The error is a [nad.ErrNotFound]; or as for [Client.Definition].
-func (c *Cache) Definition(ctx context.Context, ref nad.Ref) (*nad.Definition, error) {
+// KnownDefinition finds a NetworkAttachmentDefinition in memory. The error is a [nad.ErrNotFound] if there is none, and an ErrUnavailable
+// if that is not known here: before all have been listed, when the watch has been away for long, and of one whose configuration is not kept.
+// [Client.Definition] knows it then.
+func (c *Cache) KnownDefinition(ref nad.Ref) (*nad.Definition, error) {
 	synced := c.nads.HasSynced() // before the look: then nothing that was listed is missed
-	obj, ok, err := c.nads.GetStore().GetByKey(ref.String())
-	d, isDefinition := obj.(*nadv1.NetworkAttachmentDefinition)
-	if err != nil || !ok || !isDefinition {
-		if !synced {
-			return c.client.Definition(ctx, ref)
-		}
+	if w := c.client.observer.watch(nadResource); synced && !w.Open && time.Since(w.Since) > staleAfter {
+		return nil, fmt.Errorf("%w: NetworkAttachmentDefinitions have not been watched since %s", ErrUnavailable, w.Since.Format(time.RFC3339))
+	}
+	obj, _, err := c.nads.GetStore().GetByKey(ref.String())
+	d, ok := obj.(*nadv1.NetworkAttachmentDefinition)
+	switch {
+	case (err != nil || !ok) && synced:
 		return nil, noDefinition(ref)
+	case err != nil || !ok:
+		return nil, c.Synced()
 	}
 	if _, large := d.Labels[notKept]; large {
-		return c.client.Definition(ctx, ref)
+		return nil, fmt.Errorf("%w: the configuration of %s is too long to be kept", ErrUnavailable, ref)
 	}
 	return definitionOf(d), nil
+}
+
+// Watches says how the watches fare, by resource.
+func (c *Cache) Watches() map[string]WatchState {
+	return map[string]WatchState{podResource: c.client.observer.watch(podResource), nadResource: c.client.observer.watch(nadResource)}
 }

@@ -506,7 +506,7 @@ func TestADriverThatIsNotNamed(t *testing.T) {
 		writeStatus(w, http.StatusUnprocessableEntity, map[string]any{"causes": []any{map[string]any{"reason": "FieldValueForbidden", "field": "status.devices"}}})
 	}))
 	t.Cleanup(server.Close)
-	client, err := kube.NewClient(&rest.Config{Host: server.URL})
+	client, err := kube.NewClient(&rest.Config{Host: server.URL}, kube.ClientOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -50,6 +51,17 @@ type Client struct {
 	nads   *rest.RESTClient
 	core   *rest.RESTClient // events, and pods of which more than metadata is needed
 	claims *rest.RESTClient // resource.k8s.io
+
+	observer *observer
+}
+
+// ClientOptions are what a Client tells of its requests.
+type ClientOptions struct {
+	// Log is told when the API server goes away, and when it is back; nil for nobody.
+	Log *slog.Logger
+	// Count is told of each request: its verb (get, list, watch, create, update, patch) and the HTTP status code of its response, or
+	// NoResponse; nil for nobody.
+	Count func(verb, code string)
 }
 
 // userAgent is what audit logs of the API server show.
@@ -73,8 +85,10 @@ func LoadConfig(kubeconfig string) (*rest.Config, error) {
 }
 
 // NewClient returns a Client. It connects on first use.
-func NewClient(config *rest.Config) (*Client, error) {
+func NewClient(config *rest.Config, o ClientOptions) (*Client, error) {
 	config = rest.CopyConfig(config)
+	observer := newObserver(o.Log, o.Count)
+	config.Wrap(observer.wrap)
 	config.UserAgent = userAgent
 	// No limit of our own: calls are bounded by the pods of one node, and the API server has its own fairness.
 	config.QPS = -1
@@ -97,8 +111,13 @@ func NewClient(config *rest.Config) (*Client, error) {
 	if err = errors.Join(nadErr, coreErr, claimErr); err != nil {
 		return nil, fmt.Errorf("API client: %w", err)
 	}
-	return &Client{pods: pods.Resource(corev1.SchemeGroupVersion.WithResource("pods")), nads: nads, core: core, claims: claims}, nil
+	return &Client{
+		pods: pods.Resource(corev1.SchemeGroupVersion.WithResource(podResource)), nads: nads, core: core, claims: claims, observer: observer,
+	}, nil
 }
+
+// Serving reports whether the API server served the last request: with anything but 429 and 5xx.
+func (c *Client) Serving() bool { return c.observer.serving() }
 
 func restClient(config *rest.Config, hc *http.Client, scheme *runtime.Scheme, path string, gv schema.GroupVersion) (*rest.RESTClient, error) {
 	c := rest.CopyConfig(config)
@@ -108,8 +127,11 @@ func restClient(config *rest.Config, hc *http.Client, scheme *runtime.Scheme, pa
 	return rest.RESTClientForConfigAndClient(c, hc)
 }
 
-// nadResource is the plural of NetworkAttachmentDefinition.
-const nadResource = "network-attachment-definitions"
+// Names of resources.
+const (
+	podResource = "pods"
+	nadResource = "network-attachment-definitions"
+)
 
 // Pod gets a pod by its name, whatever its UID is. The error is an ErrPodGone, an ErrUnavailable, or final.
 func (c *Client) Pod(ctx context.Context, ref pod.Ref) (Pod, error) {

@@ -241,7 +241,7 @@ func TestDefinition(t *testing.T) {
 	direct := newClient(t, api)
 	want := &nad.Definition{Ref: nad.Ref{Namespace: "default", Name: "a"}, Config: `{"type":"x"}`, ResourceName: "intel.com/vf", ClaimRequest: "net/vf"}
 	for name, find := range map[string]func(nad.Ref) (*nad.Definition, error){
-		"from the cache":      func(r nad.Ref) (*nad.Definition, error) { return c.Definition(t.Context(), r) },
+		"from memory":         func(r nad.Ref) (*nad.Definition, error) { return c.KnownDefinition(r) },
 		"from the API server": func(r nad.Ref) (*nad.Definition, error) { return direct.Definition(t.Context(), r) },
 	} {
 		got, err := find(want.Ref)
@@ -264,38 +264,28 @@ func TestADefinitionThatIsTooLargeIsNotKept(t *testing.T) {
 	api.put("network-attachment-definitions", definition("default", "large", large, "intel.com/vf"))
 	api.put("network-attachment-definitions", definition("default", "small", `{"type":"x"}`, ""))
 	c := startCache(t, api)
-	api.forget()
-	for range 2 { // as is the next one that is told by the watch
-		got, err := c.Definition(t.Context(), nad.Ref{Namespace: "default", Name: "large"})
-		if err != nil || got.Config != large || got.ResourceName != "intel.com/vf" {
-			t.Fatalf("Definition = %.80v, %v", got, err)
-		}
-		if n := len(api.requests()); n != 1 {
-			t.Errorf("%d requests for a definition that is not kept, want 1", n)
+	small := nad.Ref{Namespace: "default", Name: "small"}
+	for range 2 { // the one that was listed, and the one that the watch delivers
+		if d, err := c.KnownDefinition(nad.Ref{Namespace: "default", Name: "large"}); !errors.Is(err, kube.ErrUnavailable) {
+			t.Fatalf("KnownDefinition = %.80v, %v; want ErrUnavailable", d, err)
 		}
 		api.put("network-attachment-definitions", definition("default", "large", large, "intel.com/vf"))
-		api.forget()
-	}
-	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "default", Name: "small"}); err != nil || len(api.requests()) != 0 {
-		t.Errorf("a small definition: %v with %d requests, want none", err, len(api.requests()))
+		api.put("network-attachment-definitions", definition("default", "small", `{"type":"y"}`, ""))
+		eventually(t, "the watch to deliver", func() bool {
+			d, err := c.KnownDefinition(small)
+			return err == nil && d.Config == `{"type":"y"}`
+		})
 	}
 }
 
-func TestDefinitionsAreAskedForUntilTheyAreListed(t *testing.T) {
+func TestWhatIsNotKnownBeforeAllIsListed(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t)
 	api.hide("network-attachment-definitions", definition("kube-system", "cluster", `{"type":"x"}`, ""))
-	api.fail("GET", "/network-attachment-definitions", http.StatusInternalServerError) // the lists, not the one
+	api.fail("GET", "/network-attachment-definitions", http.StatusInternalServerError)
 	c := runCache(t, api, slog.New(slog.DiscardHandler))
-	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "kube-system", Name: "cluster"}); err != nil {
-		t.Errorf("Definition = %v: a file would be taken in its place", err)
-	}
-	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "kube-system", Name: "none"}); !errors.Is(err, nad.ErrNotFound) {
-		t.Errorf("Definition = %v, want ErrNotFound", err)
-	}
-	api.stop()
-	if _, err := c.Definition(t.Context(), nad.Ref{Namespace: "kube-system", Name: "cluster"}); !errors.Is(err, kube.ErrUnavailable) {
-		t.Errorf("Definition = %v, want ErrUnavailable", err)
+	if _, err := c.KnownDefinition(nad.Ref{Namespace: "kube-system", Name: "cluster"}); !errors.Is(err, kube.ErrUnavailable) {
+		t.Errorf("KnownDefinition = %v: a file would be taken in its place", err)
 	}
 }
 
@@ -471,7 +461,7 @@ func TestLoadConfig(t *testing.T) {
 
 func newClient(t *testing.T, api *api) *kube.Client {
 	t.Helper()
-	c, err := kube.NewClient(&rest.Config{Host: api.server.URL})
+	c, err := kube.NewClient(&rest.Config{Host: api.server.URL}, kube.ClientOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ current-context: x
 			if err != nil {
 				t.Fatal(err)
 			}
-			client, err := kube.NewClient(config)
+			client, err := kube.NewClient(config, kube.ClientOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

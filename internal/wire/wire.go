@@ -1,17 +1,25 @@
 // Copyright The Plexus Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wire is what plugin and daemon say to each other: bounded, versioned JSON messages over a stream, be it a Unix socket or
-// the pipes of a child.
+// Package wire has the messages between plugin and daemon: bounded, versioned JSON over a stream, be it a Unix socket or the pipes of a
+// child.
 //
-// A message is a frame: its length in four bytes, big-endian, then that many bytes of one JSON object. The plugin asks, the other
-// side answers, in turns; a CNI call is one conversation:
+// A message is a frame: its length in four bytes, big-endian, then that many bytes of one JSON object. The plugin sends requests, the
+// other side a response to each, in turns. A CNI call is one session:
 //
-//	lookup → answer [→ report → answer]
-//	ready → answer
+//	lookup → response [→ report → response]
+//	ready → response
+//	failed → response
 //
-// Either side ends the conversation by closing the stream; that cancels the work on an answer that nobody waits for any more. What
-// the bodies mean is the business of the two sides.
+// Either side ends the session by closing the stream, which cancels the work on a request whose response nobody waits for any more. The
+// two sides define the bodies.
+//
+// # Versions
+//
+// Plugin and daemon are replaced one after the other, so each speaks a range of versions. A request names its version; the response to
+// it has the same. A side that does not speak the version of a request refuses it in a version of its own, the one that is nearest: who
+// gets a response in another version than that of its request asks again in that one. Frames, and the key "version", are the same in all
+// versions. Within a version keys may be added to a body, if a side that does not know them still does the right thing.
 package wire
 
 import (
@@ -23,14 +31,28 @@ import (
 )
 
 const (
-	// Version is the version of the messages. Frames, and the key "version" in them, stay what they are in every version.
-	Version = 1
 	// MaxFrameBytes bounds a message. A configuration has at most 1 MiB, as the API server's objects do, and real ones have a
 	// few hundred bytes; this leaves room for any selection that a pod could be attached to in time.
 	MaxFrameBytes = 8 << 20
+
+	headerBytes = 4
 )
 
-const headerBytes = 4
+// Versions is a range of versions, both ends included.
+type Versions struct{ Oldest, Newest int }
+
+// Spoken is the range that this release speaks: its own version, and that of the release before.
+func Spoken() Versions { return Versions{Oldest: 1, Newest: 1} }
+
+// Nearest is the version of the range that is nearest to another side's.
+func (v Versions) Nearest(theirs int) int { return min(max(theirs, v.Oldest), v.Newest) }
+
+func (v Versions) String() string {
+	if v.Oldest == v.Newest {
+		return fmt.Sprint(v.Newest)
+	}
+	return fmt.Sprintf("%d to %d", v.Oldest, v.Newest)
+}
 
 var (
 	// ErrMalformed says that the other side sent something that is no message.
@@ -41,25 +63,42 @@ var (
 	ErrTooLarge = errors.New("message too large")
 )
 
+// VersionError is an [ErrVersion]: a message in a version that this side does not speak.
+type VersionError struct {
+	Theirs int
+	Ours   Versions
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%v: the other side speaks version %d, this one %v: install plexus and plexusd of the same release, or of one and the next", ErrVersion, e.Theirs, e.Ours)
+}
+
+// Is makes it an [ErrVersion].
+func (e *VersionError) Is(target error) bool { return target == ErrVersion }
+
 // Kind says what a message is.
 type Kind string
 
-// The kinds of messages. The first three ask, and each is answered by the last.
+// The kinds of messages: requests, and the response to each.
 const (
 	Lookup Kind = "lookup"
 	Report Kind = "report"
 	Ready  Kind = "ready"
-	Answer Kind = "answer"
+	// Failed tells of a CNI call that failed, for the daemon's metrics.
+	Failed   Kind = "failed"
+	Response Kind = "answer"
 )
 
-// Message is one message. Its version is not a field: a message of another version is never seen as one.
+// Message is one message.
 type Message struct {
-	Kind Kind `json:"kind"`
-	// TimeoutMillis is, in a question, for how many milliseconds its sender waits for the answer; 0 leaves it to the other side.
+	// Version is the version that the message is in. A message that is written with 0 is in the newest.
+	Version int  `json:"version"`
+	Kind    Kind `json:"kind"`
+	// TimeoutMillis is, in a request, for how many milliseconds its sender waits for the response; 0 leaves it to the other side.
 	TimeoutMillis int64 `json:"timeoutMillis,omitempty"`
-	// Body is what is asked or answered.
+	// Body is what is asked, told or found.
 	Body json.RawMessage `json:"body,omitempty"`
-	// Error is, in an answer, why there is no body.
+	// Error is, in a response, why there is no body.
 	Error *Error `json:"error,omitempty"`
 }
 
@@ -68,13 +107,13 @@ type ErrorKind string
 
 // The kinds of errors.
 const (
-	// TryAgain: the same question may get an answer later.
+	// TryAgain: the same request may be served later.
 	TryAgain ErrorKind = "tryAgain"
-	// Final: somebody has to change something first.
+	// Final: something has to be changed first.
 	Final ErrorKind = "final"
 )
 
-// Error is an error as an answer.
+// Error is an error in a response.
 type Error struct {
 	Kind ErrorKind `json:"kind"`
 	// Reason tells final errors apart for programs; "" for none in particular.
@@ -83,15 +122,12 @@ type Error struct {
 	Text string `json:"text"`
 }
 
-// framed is the JSON form of a message.
-type framed struct {
-	Version int `json:"version"`
-	Message
-}
-
 // Write writes one message, in one call to w. The error is an ErrTooLarge, with nothing written, or that of w.
 func Write(w io.Writer, m Message) error {
-	data, err := json.Marshal(framed{Version: Version, Message: m})
+	if m.Version == 0 {
+		m.Version = Spoken().Newest
+	}
+	data, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", m.Kind, err)
 	}
@@ -105,9 +141,12 @@ func Write(w io.Writer, m Message) error {
 	return nil
 }
 
+// Read reads one message in a version that this release speaks; see [Versions.Read].
+func Read(r io.Reader) (*Message, error) { return Spoken().Read(r) }
+
 // Read reads one message. The error is [io.EOF] if the stream ended before one began, [io.ErrUnexpectedEOF] if it ended within one,
 // an ErrTooLarge, or as for Decode.
-func Read(r io.Reader) (*Message, error) {
+func (v Versions) Read(r io.Reader) (*Message, error) {
 	var header [headerBytes]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return nil, err // the end of the stream is for the caller to word
@@ -124,11 +163,11 @@ func Read(r io.Reader) (*Message, error) {
 	if len(data) < int(n) {
 		return nil, io.ErrUnexpectedEOF
 	}
-	return Decode(data)
+	return v.Decode(data)
 }
 
-// Decode reads the JSON of one frame. The error is an ErrVersion or an ErrMalformed.
-func Decode(data []byte) (*Message, error) {
+// Decode reads the JSON of one frame. The error is a [VersionError] or an ErrMalformed.
+func (v Versions) Decode(data []byte) (*Message, error) {
 	// The version first: nothing else is known of a message of another version.
 	var head struct {
 		Version int `json:"version"`
@@ -136,8 +175,8 @@ func Decode(data []byte) (*Message, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if head.Version != Version {
-		return nil, fmt.Errorf("%w: the other side speaks version %d, this one %d: install plexus and plexusd of the same release", ErrVersion, head.Version, Version)
+	if v.Nearest(head.Version) != head.Version {
+		return nil, &VersionError{Theirs: head.Version, Ours: v}
 	}
 	var m Message
 	if err := json.Unmarshal(data, &m); err != nil {
@@ -151,7 +190,7 @@ func Decode(data []byte) (*Message, error) {
 
 func (m *Message) check() error {
 	switch m.Kind {
-	case Lookup, Report, Ready:
+	case Lookup, Report, Ready, Failed:
 		if m.Error != nil {
 			return fmt.Errorf("%s carries an error", m.Kind)
 		}
@@ -159,12 +198,12 @@ func (m *Message) check() error {
 			return fmt.Errorf("%s has a negative timeout", m.Kind)
 		}
 		return nil
-	case Answer:
+	case Response:
 		if m.Error == nil {
 			return nil
 		}
 		if m.Body != nil {
-			return errors.New("an answer carries a body and an error")
+			return errors.New("a response carries a body and an error")
 		}
 		if k := m.Error.Kind; k != TryAgain && k != Final {
 			return fmt.Errorf("unknown kind of error %.64q", k)

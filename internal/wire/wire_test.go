@@ -20,23 +20,24 @@ import (
 
 func TestMessagesSurviveTheWire(t *testing.T) {
 	t.Parallel()
-	conversation := []wire.Message{
+	session := []wire.Message{
 		{Kind: wire.Lookup, TimeoutMillis: 30000, Body: json.RawMessage(`{"pod":{"name":"web"}}`)},
-		{Kind: wire.Answer, Body: json.RawMessage(`{"networks":[]}`)},
+		{Kind: wire.Response, Body: json.RawMessage(`{"networks":[]}`)},
 		{Kind: wire.Report, Body: json.RawMessage(`[1]`)},
-		{Kind: wire.Answer},
+		{Kind: wire.Response},
 		{Kind: wire.Ready},
-		{Kind: wire.Answer, Error: &wire.Error{Kind: wire.TryAgain, Text: "no pod \"web\" yet"}},
-		{Kind: wire.Answer, Error: &wire.Error{Kind: wire.Final, Reason: "notFound", Text: "no network"}},
+		{Kind: wire.Response, Error: &wire.Error{Kind: wire.TryAgain, Text: "no pod \"web\" yet"}},
+		{Kind: wire.Response, Error: &wire.Error{Kind: wire.Final, Reason: "notFound", Text: "no network"}},
 	}
 	var stream bytes.Buffer
-	for _, m := range conversation {
+	for _, m := range session {
 		if err := wire.Write(&stream, m); err != nil {
 			t.Fatal(err)
 		}
 	}
 	r := iotest.OneByteReader(&stream) // a stream keeps no boundaries
-	for _, want := range conversation {
+	for _, want := range session {
+		want.Version = wire.Spoken().Newest
 		got, err := wire.Read(r)
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +69,7 @@ func TestTooLargeIsNotWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := wire.Write(&out, wire.Message{Kind: wire.Answer, Body: body}); !errors.Is(err, wire.ErrTooLarge) || out.Len() != 0 {
+	if err := wire.Write(&out, wire.Message{Kind: wire.Response, Body: body}); !errors.Is(err, wire.ErrTooLarge) || out.Len() != 0 {
 		t.Errorf("Write = %v with %d bytes out; want ErrTooLarge and none", err, out.Len())
 	}
 }
@@ -94,9 +95,9 @@ func TestReadRefuses(t *testing.T) {
 		"no version":                        {frame(`{"kind":"ready"}`), wire.ErrVersion, "version 0"},
 		"a later version, whatever else":    {frame(`{"version":2,"kind":{"new":true}}`), wire.ErrVersion, "the other side speaks version 2, this one 1: install"},
 		"an unknown kind":                   {frame(`{"version":1,"kind":"attach"}`), wire.ErrMalformed, `"attach"`},
-		"a question with an error":          {frame(`{"version":1,"kind":"ready","error":{"kind":"final","text":""}}`), wire.ErrMalformed, "ready carries an error"},
+		"a request with an error":          {frame(`{"version":1,"kind":"ready","error":{"kind":"final","text":""}}`), wire.ErrMalformed, "ready carries an error"},
 		"a negative timeout":                {frame(`{"version":1,"kind":"ready","timeoutMillis":-1}`), wire.ErrMalformed, "negative"},
-		"an answer with body and error":     {frame(`{"version":1,"kind":"answer","body":1,"error":{"kind":"final","text":""}}`), wire.ErrMalformed, "body and an error"},
+		"a response with body and error":     {frame(`{"version":1,"kind":"answer","body":1,"error":{"kind":"final","text":""}}`), wire.ErrMalformed, "body and an error"},
 		"an unknown kind of error":          {frame(`{"version":1,"kind":"answer","error":{"kind":"perhaps","text":""}}`), wire.ErrMalformed, `"perhaps"`},
 	}
 	for name, tc := range tests {
@@ -136,7 +137,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"version":2}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := wire.Decode(data)
+		m, err := wire.Spoken().Decode(data)
 		if err != nil {
 			if m != nil || (!errors.Is(err, wire.ErrMalformed) && !errors.Is(err, wire.ErrVersion)) {
 				t.Fatalf("Decode = %+v, %v", m, err)
@@ -145,11 +146,11 @@ func FuzzDecode(f *testing.F) {
 		}
 		var stream bytes.Buffer
 		if err = wire.Write(&stream, *m); err != nil {
-			t.Fatalf("accepted, but can not be written: %v", err)
+			t.Fatalf("accepted, but cannot be written: %v", err)
 		}
 		again, err := wire.Read(&stream)
 		if err != nil {
-			t.Fatalf("written, but can not be read: %v", err)
+			t.Fatalf("written, but cannot be read: %v", err)
 		}
 		compact(t, m)
 		compact(t, again)

@@ -47,15 +47,15 @@ func decodeError(e *wire.Error) error {
 	if e.Kind == wire.TryAgain {
 		kind = source.ErrTryAgain
 	}
-	return &answeredError{text: e.Text, kind: kind}
+	return &remoteError{text: e.Text, kind: kind}
 }
 
-// answeredError is an error of the other side: its words, and the kind that it was there.
-type answeredError struct {
+// remoteError is an error of the other side: its words, and the kind that it was there.
+type remoteError struct {
 	text string
 	kind error
 }
 
-func (e *answeredError) Error() string { return e.text }
+func (e *remoteError) Error() string { return e.text }
 
-func (e *answeredError) Unwrap() error { return e.kind }
+func (e *remoteError) Unwrap() error { return e.kind }

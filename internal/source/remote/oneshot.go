@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec" //nolint:depguard // delegate runs plugins; this child is no plugin but the other half of the conversation
+	"os/exec" //nolint:depguard // delegate runs plugins; this child is no plugin but the other side of the session
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,27 +20,24 @@ import (
 // ProgramName is the name of the program that a one-shot client runs.
 const ProgramName = "plexusd"
 
-// childPatience is how long a child may take to end when the conversation has.
+// childPatience is how long a child may take to end when its session has.
 const childPatience = 2 * time.Second
 
 // NewOneShot returns a Client of a child, `plexusd lookup --kubeconfig kubeconfig`, that asks the API server itself and lives for
-// one conversation. The program is searched for in dirs. kubeletRootDir tells it where the kubelet is, "" for the usual place.
+// one session. The program is searched for in dirs. kubeletRootDir tells it where the kubelet is, "" for the usual place.
 func NewOneShot(kubeconfig, kubeletRootDir string, dirs []string) *Client {
 	args := []string{"lookup", "--kubeconfig", kubeconfig}
 	if kubeletRootDir != "" {
 		args = append(args, "--pod-resources-socket", filepath.Join(kubeletRootDir, "pod-resources/kubelet.sock"),
 			"--device-checkpoint", filepath.Join(kubeletRootDir, "device-plugins/kubelet_internal_checkpoint"))
 	}
-	return &Client{
-		name: ProgramName + " lookup",
-		dial: func(context.Context) (io.ReadWriteCloser, error) {
-			program, err := findProgram(dirs)
-			if err != nil {
-				return nil, err
-			}
-			return startChild(program, args...)
-		},
-	}
+	return newClient(ProgramName+" lookup", func(context.Context) (io.ReadWriteCloser, error) {
+		program, err := findProgram(dirs)
+		if err != nil {
+			return nil, err
+		}
+		return startChild(program, args...)
+	})
 }
 
 func findProgram(dirs []string) (string, error) {
@@ -83,7 +80,7 @@ func startChild(program string, args ...string) (*child, error) {
 
 func (c *child) Write(p []byte) (int, error) { return c.in.Write(p) }
 
-// Read reads what the child answers. One that ends without an answer has said why on stderr.
+// Read reads what the child responds. One that ends without a response has said why on stderr.
 func (c *child) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
 	if errors.Is(err, io.EOF) {
@@ -94,15 +91,15 @@ func (c *child) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the conversation, and the child: by the end of its stdin, or else by force. How a child ends that has answered is of
-// no interest.
+// Close ends the session, and the child: by the end of its stdin, or else by force. How a child ends that has responded is of no
+// interest.
 func (c *child) Close() error {
 	_ = c.end()
 	return nil
 }
 
 func (c *child) wait() error {
-	_ = c.in.Close()                                                           // all that was asked has been answered, or will not be
+	_ = c.in.Close()                                                           // every request has its response, or will have none
 	kill := time.AfterFunc(childPatience, func() { _ = c.cmd.Process.Kill() }) // it may have just ended
 	defer kill.Stop()
 	return c.cmd.Wait()

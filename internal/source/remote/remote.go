@@ -1,8 +1,8 @@
 // Copyright The Plexus Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package remote is a [source.Source] that is somewhere else, spoken with by the messages of package wire: a Client on the plugin's
-// side, Serve on the other, which is the node's daemon behind its Unix socket or a child at the end of its pipes.
+// Package remote is a [source.Source] in another process, which the messages of package wire go to: a Client on the plugin's side, Serve
+// on the other, which is the node's daemon behind its Unix socket or a child at the end of its pipes.
 package remote
 
 import (
@@ -18,11 +18,12 @@ import (
 )
 
 const (
-	// Timeout bounds a question and its answer, over all reconnections. A new daemon is up in less; kubelet asks again by itself.
+	// Timeout bounds a request and its response, over all reconnections. A new daemon is up in less; the kubelet tries again by itself.
 	Timeout = 30 * time.Second
-	// readyTimeout bounds the question whether a lookup could be answered now. Runtimes ask for it every few seconds, and node
-	// readiness hangs on it.
+	// readyTimeout bounds a request for readiness. Runtimes ask for it every few seconds, and node readiness hangs on it.
 	readyTimeout = 5 * time.Second
+	// failedTimeout bounds telling of a failed call, for which the runtime waits.
+	failedTimeout = 100 * time.Millisecond
 	// The pause before a daemon is tried again when nothing has changed about its socket: a safety net under the watch.
 	firstPause = 20 * time.Millisecond
 	maxPause   = time.Second
@@ -37,7 +38,7 @@ type watcher interface {
 	Close()
 }
 
-// Client speaks with a source that is somewhere else. It implements [source.Source]; its calls come one after the other.
+// Client is the plugin's side of a session. It implements [source.Source]; its calls come one after the other.
 type Client struct {
 	// name is what the other side is called in errors.
 	name string
@@ -47,6 +48,13 @@ type Client struct {
 	watch func() (watcher, error)
 
 	stream io.ReadWriteCloser
+	// versions are those that this side speaks, of which the other side speaks version as far as is known.
+	versions wire.Versions
+	version  int
+}
+
+func newClient(name string, dial func(context.Context) (io.ReadWriteCloser, error)) *Client {
+	return &Client{name: name, dial: dial, versions: wire.Spoken(), version: wire.Spoken().Newest}
 }
 
 var _ source.Source = (*Client)(nil)
@@ -60,17 +68,23 @@ func (c *Client) Lookup(ctx context.Context, q source.Query) (*source.Selection,
 	return &s, nil
 }
 
-// Report implements [source.Source]. To report the same twice does no harm, so it is repeated when its answer was lost.
+// Report implements [source.Source]. To report the same twice does no harm, so it is repeated when its response was lost.
 func (c *Client) Report(ctx context.Context, r source.Report) error {
 	return c.ask(ctx, Timeout, c.watch != nil, wire.Report, r, nil)
 }
 
-// Ready implements [source.Source]. A daemon that is not there is an answer: it is not waited for.
+// Ready implements [source.Source]. It does not wait for a daemon that is not there.
 func (c *Client) Ready(ctx context.Context) error {
 	return c.ask(ctx, readyTimeout, false, wire.Ready, nil, nil)
 }
 
-// Close ends the conversation.
+// Failed tells of a CNI call that failed, for the daemon's metrics. It does not wait for a daemon that is not there. One of a release before
+// does not know it, and refuses.
+func (c *Client) Failed(ctx context.Context, f Failure) error {
+	return c.ask(ctx, failedTimeout, false, wire.Failed, f, nil)
+}
+
+// Close ends the session.
 func (c *Client) Close() error {
 	if c.stream == nil {
 		return nil
@@ -80,15 +94,15 @@ func (c *Client) Close() error {
 	return err
 }
 
-// ask puts one question and reads its answer, with as many connections as it takes if reconnect is set. An error matches
+// ask sends one request and reads the response, with as many connections as it takes if reconnect is set. An error matches
 // [source.ErrTryAgain] unless the other side or its address is of no use.
-func (c *Client) ask(ctx context.Context, limit time.Duration, reconnect bool, kind wire.Kind, question, answer any) error {
+func (c *Client) ask(ctx context.Context, limit time.Duration, reconnect bool, kind wire.Kind, request, response any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var body json.RawMessage
-	if question != nil {
+	if request != nil {
 		var err error
-		if body, err = json.Marshal(question); err != nil {
+		if body, err = json.Marshal(request); err != nil {
 			return fmt.Errorf("encode %s: %w", kind, err)
 		}
 	}
@@ -102,21 +116,22 @@ func (c *Client) ask(ctx context.Context, limit time.Duration, reconnect bool, k
 	if reply.Error != nil {
 		return decodeError(reply.Error)
 	}
-	if answer == nil {
+	if response == nil {
 		return nil
 	}
-	if err := json.Unmarshal(reply.Body, answer); err != nil {
-		return fmt.Errorf("%w: %s: %w: answer to %s: %w", source.ErrTryAgain, c.name, wire.ErrMalformed, kind, err)
+	if err := json.Unmarshal(reply.Body, response); err != nil {
+		return fmt.Errorf("%w: %s: %w: response to %s: %w", source.ErrTryAgain, c.name, wire.ErrMalformed, kind, err)
 	}
 	return nil
 }
 
-// exchange connects, asks and reads the answer; again and again, until ctx ends, while the other side is not there or goes away.
-func (c *Client) exchange(ctx context.Context, reconnect bool, question wire.Message) (*wire.Message, error) {
+// exchange connects, sends the request and reads the response; again and again, until ctx ends, while the other side is not there or
+// goes away.
+func (c *Client) exchange(ctx context.Context, reconnect bool, request wire.Message) (*wire.Message, error) {
 	var w watcher
 	pause := firstPause
 	for {
-		reply, err := c.try(ctx, question)
+		reply, err := c.negotiate(ctx, request)
 		if err == nil || !reconnect || !isTransient(err) {
 			return reply, err
 		}
@@ -129,7 +144,7 @@ func (c *Client) exchange(ctx context.Context, reconnect bool, question wire.Mes
 			continue // what changed before the watch was in place
 		}
 		if !waitUpTo(ctx, w, pause) {
-			return nil, fmt.Errorf("no answer until the deadline: %w", err)
+			return nil, fmt.Errorf("no response until the deadline: %w", err)
 		}
 		pause = min(2*pause, maxPause)
 	}
@@ -161,7 +176,7 @@ func waitUpTo(ctx context.Context, w watcher, pause time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// isTransient reports whether another connection may do better. One who answers nonsense will do so again.
+// isTransient reports whether another connection may do better. One that sends nonsense will do so again.
 func isTransient(err error) bool {
 	for _, lasting := range []error{errFinal, wire.ErrMalformed, wire.ErrVersion, wire.ErrTooLarge} {
 		if errors.Is(err, lasting) {
@@ -171,9 +186,23 @@ func isTransient(err error) bool {
 	return true
 }
 
-// try asks over the connection of the question before, if it is still there, or else over a new one. A stream whose answer did not
-// come is closed, which ends the work on it at the other side.
-func (c *Client) try(ctx context.Context, question wire.Message) (*wire.Message, error) {
+// negotiate sends the request in the version that the other side is known to speak. One that speaks another says which by its refusal.
+func (c *Client) negotiate(ctx context.Context, request wire.Message) (*wire.Message, error) {
+	for range 1 + c.versions.Newest - c.versions.Oldest {
+		request.Version = c.version
+		reply, err := c.try(ctx, request)
+		if err != nil || reply.Version == request.Version {
+			return reply, err
+		}
+		_ = c.Close() // the other side does so too
+		c.version = reply.Version
+	}
+	return nil, fmt.Errorf("%w: it refuses all of %v", wire.ErrVersion, c.versions)
+}
+
+// try sends the request over the connection of the one before, if it is still there, or else over a new one. A stream whose response did
+// not come is closed, which ends the work on it at the other side.
+func (c *Client) try(ctx context.Context, request wire.Message) (*wire.Message, error) {
 	if c.stream == nil {
 		stream, err := c.dial(ctx)
 		if err != nil {
@@ -181,10 +210,10 @@ func (c *Client) try(ctx context.Context, question wire.Message) (*wire.Message,
 		}
 		c.stream = stream
 	}
-	question.TimeoutMillis = patience(ctx).Milliseconds()
+	request.TimeoutMillis = patience(ctx).Milliseconds()
 	stream := c.stream                                            // c.Close may be first to end it
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() }) // wakes Write and Read; its error is theirs
-	reply, err := roundTrip(stream, question)
+	reply, err := c.roundTrip(stream, request)
 	if stop() && err == nil {
 		return reply, nil
 	}
@@ -202,19 +231,19 @@ func patience(ctx context.Context) time.Duration {
 	return max(left-min(left/5, time.Second), time.Millisecond)
 }
 
-func roundTrip(stream io.ReadWriter, question wire.Message) (*wire.Message, error) {
-	if err := wire.Write(stream, question); err != nil {
+func (c *Client) roundTrip(stream io.ReadWriter, request wire.Message) (*wire.Message, error) {
+	if err := wire.Write(stream, request); err != nil {
 		return nil, err
 	}
-	reply, err := wire.Read(stream)
+	reply, err := c.versions.Read(stream)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("it ended the conversation before its answer: %w", err)
+		return nil, fmt.Errorf("it ended the session before its response: %w", err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if reply.Kind != wire.Answer {
-		return nil, fmt.Errorf("%w: %s instead of an answer", wire.ErrMalformed, reply.Kind)
+	if reply.Kind != wire.Response {
+		return nil, fmt.Errorf("%w: %s instead of a response", wire.ErrMalformed, reply.Kind)
 	}
 	return reply, nil
 }

@@ -22,16 +22,14 @@ const SocketName = "plexus.sock"
 
 // NewSocket returns a Client of the daemon whose socket is in dir. Until a call's deadline it waits for a daemon that is not there
 // yet, and connects again when the daemon is restarted.
-func NewSocket(dir string) *Client { return newSocket(dir, 0) }
+func NewSocket(dir string) *Client { return NewSocketOf(dir, 0) }
 
-// newSocket trusts a socket of owner, a user id: root's, but in tests.
-func newSocket(dir string, owner uint32) *Client {
+// NewSocketOf is NewSocket for a daemon that another user runs, as in tests: it trusts sockets of owner, a user ID.
+func NewSocketOf(dir string, owner uint32) *Client {
 	path := filepath.Join(dir, SocketName)
-	return &Client{
-		name:  "daemon socket " + path,
-		dial:  func(ctx context.Context) (io.ReadWriteCloser, error) { return dialSocket(ctx, path, owner) },
-		watch: func() (watcher, error) { return dirwatch.New(dir) },
-	}
+	c := newClient("daemon socket "+path, func(ctx context.Context) (io.ReadWriteCloser, error) { return dialSocket(ctx, path, owner) })
+	c.watch = func() (watcher, error) { return dirwatch.New(dir) }
+	return c
 }
 
 func dialSocket(ctx context.Context, path string, owner uint32) (io.ReadWriteCloser, error) {
@@ -48,7 +46,7 @@ func dialSocket(ctx context.Context, path string, owner uint32) (io.ReadWriteClo
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, errors.New("nobody listens: plexusd has stopped, or is being restarted")
+		return nil, errors.New("plexusd does not listen: it has stopped, or is being restarted")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
