@@ -75,7 +75,7 @@ func TestTheDaemonsClientIsServed(t *testing.T) {
 		}
 	}
 	want := &nad.Definition{Ref: nad.Ref{Namespace: fakeapi.Namespace, Name: "a"}, Config: `{"type":"x"}`}
-	cached, err := cache.Definition(ctx, want.Ref)
+	cached, err := cache.KnownDefinition(want.Ref)
 	if diff := cmp.Diff(want, cached); diff != "" || err != nil {
 		t.Errorf("definition of the watch (-want +got), %v:\n%s", err, diff)
 	}

@@ -567,6 +567,11 @@ type daemon struct {
 
 func startDaemon(t *testing.T, dir string, src source.Source) *daemon {
 	t.Helper()
+	return startDaemonOf(t, dir, src, wire.Spoken())
+}
+
+func startDaemonOf(t *testing.T, dir string, src source.Source, versions wire.Versions) *daemon {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	d := &daemon{listener: listen(t, dir), cancel: cancel}
 	d.all.Go(func() {
@@ -578,7 +583,7 @@ func startDaemon(t *testing.T, dir string, src source.Source) *daemon {
 			d.mu.Lock()
 			d.count++
 			d.mu.Unlock()
-			d.all.Go(func() { _ = Serve(ctx, conn, src) })
+			d.all.Go(func() { _ = serve(ctx, conn, src, versions) })
 		}
 	})
 	t.Cleanup(d.stop)
