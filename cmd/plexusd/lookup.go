@@ -27,7 +27,7 @@ func newLookup() *cobra.Command {
 	var ko kubeletOptions
 	cmd := &cobra.Command{
 		Use:   "lookup",
-		Short: "Hold one conversation with the plugin on stdin and stdout, without a daemon",
+		Short: "Serve one session with the plugin on stdin and stdout, without a daemon",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return lookup(cmd.Context(), kubeconfig, ko) },
 	}
@@ -75,7 +75,7 @@ func lookup(ctx context.Context, kubeconfig string, ko kubeletOptions) error {
 	return remote.Serve(ctx, stdio{}, cluster)
 }
 
-// stdio is the conversation's stream.
+// stdio is the session's stream.
 type stdio struct{}
 
 func (stdio) Read(p []byte) (int, error)  { return os.Stdin.Read(p) }

@@ -8,14 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/internal/daemon"
-	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/internal/kube"
 	"github.com/plexus-cni/plexus/internal/pod"
 )
@@ -35,17 +33,26 @@ type serveOptions struct {
 	statusForAll bool
 	legacyStatus bool
 	install      bool
+	// Others in tests only.
+	peer  uint32        // root
+	retry time.Duration // retryPause
 
 	publishClaims bool
 }
 
 func newServe() *cobra.Command {
-	o := serveOptions{}
+	cmd, _ := serveCommand()
+	return cmd
+}
+
+// serveCommand returns the command, and the options that its flags set.
+func serveCommand() (*cobra.Command, *serveOptions) {
+	o := &serveOptions{retry: retryPause}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Answer the plugin's lookups on this node, and keep the plugin installed",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), *o) },
 	}
 	f := cmd.Flags()
 	o.nodeOptions.add(f)
@@ -58,7 +65,7 @@ func newServe() *cobra.Command {
 	f.BoolVar(&o.legacyStatus, "legacy-status", false, "write the status also under its old name, k8s.v1.cni.cncf.io/networks-status")
 	f.BoolVar(&o.publishClaims, "publish-claim-status", false, "tell in the status of ResourceClaims what became of their devices: interface, addresses and MAC (deploy/components/dra-status grants it)")
 	f.BoolVar(&o.install, "install", false, "install the plugin, and its configuration as it has to be while the primary's changes")
-	return cmd
+	return cmd, o
 }
 
 func serve(ctx context.Context, o serveOptions) error {
@@ -69,11 +76,12 @@ func serve(ctx context.Context, o serveOptions) error {
 		return fmt.Errorf("--max-in-flight %d: use at least 1", o.atOnce)
 	}
 	log := slog.Default()
+	metrics := daemon.NewMetrics(version())
 	config, err := kube.LoadConfig(o.kubeconfig)
 	if err != nil {
 		return err
 	}
-	client, err := kube.NewClient(config, kube.ClientOptions{Log: log})
+	client, err := kube.NewClient(config, kube.ClientOptions{Log: log, Count: metrics.CountAPI})
 	if err != nil {
 		return err
 	}
@@ -85,66 +93,65 @@ func serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	metrics := daemon.NewMetrics()
 	kubelet, err := o.open(metrics.CountKubelet)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = kubelet.Close() }() // nothing is asked any more
+	events := client.NewEvents(o.node, log, metrics.CountEvent)
 	api := daemon.Watched{Client: client, Cache: cache, Slices: resourceSlices}
 	cluster := &daemon.Cluster{
 		API:          api,
 		Devices:      &daemon.Devices{Kubelet: kubelet, Claims: api},
-		Emit:         client.StartEvents(ctx, o.node),
+		Emit:         events.Emit,
 		Log:          log,
 		InFlight:     daemon.NewSlots(o.atOnce),
 		Large:        daemon.NewSlots(largeAtOnce),
 		StatusForAll: o.statusForAll,
 		LegacyStatus: o.legacyStatus,
 	}
-	source := metrics.Measure(cluster)
-	tasks := []func(context.Context) error{
-		func(ctx context.Context) error { cache.Run(ctx); return nil },
-		func(ctx context.Context) error { resourceSlices.Run(ctx); return nil },
-	}
+	tasks := []func(context.Context) error{runs(cache.Run), runs(resourceSlices.Run), runs(events.Run)}
+	var publisher *daemon.Publisher
 	if o.publishClaims {
-		publisher := daemon.NewPublisher(client.ApplyClaimStatus, func(ref pod.Ref) bool { _, known := cache.Known(ref); return known }, log)
+		known := func(ref pod.Ref) bool { _, known := cache.Known(ref); return known }
+		publisher = daemon.NewPublisher(client.ApplyClaimStatus, known, metrics.CountClaim, log)
 		cluster.Publish = publisher.Publish
 		if err = cache.OnGone(publisher.Gone); err != nil {
 			return err
 		}
-		tasks = append(tasks, func(ctx context.Context) error { publisher.Run(ctx); return nil })
+		tasks = append(tasks, runs(publisher.Run))
 	}
 
 	// The plugin and the socket before the configuration that makes the runtime use them. It is written before the cluster is known:
 	// from then on a pod waits for its networks rather than starts without them.
-	var node *install.Node
+	checks := []daemon.Check{{Name: "cluster", Error: cache.Synced}}
 	if o.install {
-		if node, err = o.asNode(); err != nil {
-			return err
-		}
-		if err = node.Programs.Install(); err != nil {
-			return err
-		}
+		node := &installation{open: o.asNode, retry: o.retry, log: log}
+		node.prepare()
+		checks = append(checks, daemon.Check{Name: "installation", Error: node.ready})
+		tasks = append(tasks, node.keep)
 	}
 	socket, err := daemon.Listen(ctx, o.socketDir)
 	if err != nil {
 		return err
 	}
+	server := &daemon.Server{Source: metrics.Measure(cluster), Log: log, Peer: o.peer}
+	metrics.Observe(client, cache, publisher, checks...)
+	handler := metrics.Handler(socket.Check, checks...)
 	tasks = append(tasks,
-		func(ctx context.Context) error {
-			return (&daemon.Server{Source: source, Log: log}).Serve(ctx, socket)
-		},
+		func(ctx context.Context) error { return server.Serve(ctx, socket) },
+		func(ctx context.Context) error { return keepHTTP(ctx, o.listen, handler, o.retry, log) },
 	)
-	alive := func(context.Context) error { return socket.Check() }
-	ready := cluster.Ready // as it is, for metrics count what the plugin asks
-	if node != nil {
-		ready = func(ctx context.Context) error { return errors.Join(cluster.Ready(ctx), node.Ready()) }
-		tasks = append(tasks, func(ctx context.Context) error { node.Keep(ctx); return nil })
-	}
-	tasks = append(tasks, func(ctx context.Context) error { return serveHTTP(ctx, o.listen, metrics.Handler(alive, ready)) })
 	log.Info("serving", "node", o.node, "socketDir", o.socketDir, "version", version())
 	return runAll(ctx, tasks)
+}
+
+// runs is a task that does not fail.
+func runs(f func(context.Context)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		f(ctx)
+		return nil
+	}
 }
 
 // runAll runs all tasks until ctx ends or one fails, which ends the others.
@@ -163,17 +170,4 @@ func runAll(ctx context.Context, tasks []func(context.Context) error) error {
 		all = append(all, <-errs)
 	}
 	return errors.Join(all...)
-}
-
-func serveHTTP(ctx context.Context, address string, h http.Handler) error {
-	if address == "" {
-		<-ctx.Done()
-		return nil
-	}
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("--listen %s: %w: choose another address if the port is taken", address, err)
-	}
-	return daemon.ServeHTTP(ctx, l, h)
 }

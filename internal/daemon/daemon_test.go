@@ -369,8 +369,7 @@ func TestConnectionsThatAreHeldOpenKeepNobodyOut(t *testing.T) {
 	defer running.Wait()
 	defer cancel()
 	running.Go(func() {
-		alive := func(context.Context) error { return nil }
-		if serveErr := daemon.ServeHTTP(ctx, l, daemon.NewMetrics().Handler(alive, alive)); serveErr != nil {
+		if serveErr := daemon.ServeHTTP(ctx, l, daemon.NewMetrics("v0").Handler(func() error { return nil })); serveErr != nil {
 			t.Error(serveErr)
 		}
 	})
@@ -462,10 +461,11 @@ func TestManyAtOnce(t *testing.T) {
 func TestHTTP(t *testing.T) {
 	t.Parallel()
 	c := newCluster(nil)
-	metrics := daemon.NewMetrics()
+	metrics := daemon.NewMetrics("v1.2.3")
 	src := metrics.Measure(c.source())
 	var dead error
-	server := httptest.NewServer(metrics.Handler(func(context.Context) error { return dead }, src.Ready))
+	server := httptest.NewServer(metrics.Handler(func() error { return dead },
+		daemon.Check{Name: "cluster", Error: func() error { return src.Ready(t.Context()) }}, daemon.Check{Name: "node", Error: func() error { return nil }}))
 	t.Cleanup(server.Close)
 	get := func(path string) (int, string) {
 		t.Helper()
@@ -488,7 +488,7 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("/readyz = %d %s", code, body)
 	}
 	c.err = fmt.Errorf("%w: the pods of node n1 have not been listed yet", kube.ErrUnavailable)
-	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "node n1") {
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "cluster: ") || !strings.Contains(body, "node n1") {
 		t.Errorf("/readyz = %d %s, want the reason", code, body)
 	}
 	if code, _ := get("/healthz"); code != http.StatusOK {
@@ -499,6 +499,10 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("/healthz = %d %s, want the reason", code, body)
 	}
 	metrics.CountKubelet("Get", "Unavailable")
+	failures := src.(remote.Failures)
+	for _, f := range []remote.Failure{{Verb: "DEL", Code: 999}, {Verb: "ADD", Code: 11}, {Verb: "STATUS", Code: 50}, {Verb: "forged", Code: 1}} {
+		failures.Failed(f)
+	}
 	_, body := get("/metrics")
 	for _, want := range []string{
 		`plexus_requests_total{outcome="ok",verb="ready"} 1`,
@@ -506,10 +510,24 @@ func TestHTTP(t *testing.T) {
 		`plexus_request_duration_seconds_count{verb="ready"} 2`,
 		`plexus_requests_in_flight{verb="ready"} 0`,
 		`plexus_podresources_requests_total{call="Get",code="Unavailable"} 1`,
+		`plexus_cni_failures_total{outcome="failed",verb="DEL"} 1`,
+		`plexus_cni_failures_total{outcome="try_again",verb="ADD"} 1`,
+		`plexus_cni_failures_total{outcome="try_again",verb="STATUS"} 1`,
+		`plexus_build_info{version="v1.2.3"} 1`,
+		// What nobody has asked for yet.
+		`plexus_requests_total{outcome="failed",verb="lookup"} 0`,
+		`plexus_request_duration_seconds_count{verb="report"} 0`,
+		`plexus_cni_failures_total{outcome="failed",verb="ADD"} 0`,
+		`plexus_api_requests_total{code="403",verb="patch"} 0`,
+		`plexus_events_total{outcome="dropped"} 0`,
+		`plexus_claim_status_writes_total{outcome="failed"} 0`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("/metrics has no %s", want)
 		}
+	}
+	if strings.Contains(body, "forged") {
+		t.Error("a verb that is none has a series")
 	}
 }
 

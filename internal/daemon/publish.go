@@ -22,8 +22,8 @@ const publishTimeout = 30 * time.Second
 // maxPublications bounds those that wait: more than a node has pods.
 const maxPublications = 1000
 
-// Publisher tells the cluster in the background what became of devices of ResourceClaims (KEP-4817), and takes it back when the pod is
-// gone. It is a service to readers of the claims; what it can not tell is logged, and no pod waits for it.
+// Publisher writes in the background what became of devices of ResourceClaims into their status (KEP-4817), and takes it back when the
+// pod is gone. What it cannot write is logged, and no pod waits for it.
 //
 // It remembers for whom it published. When it is restarted that is lost, and with it what only claims that outlive their pod need: of
 // the others Kubernetes clears the status with the allocation.
@@ -32,6 +32,8 @@ type Publisher struct {
 	Apply func(ctx context.Context, ref pod.Ref, claim string, attached []kube.Attached) error
 	// Known reports whether a pod is there, as far as is known.
 	Known func(pod.Ref) bool
+	// Count is told what became of each write (ok, failed, dropped).
+	Count func(outcome string)
 	Log   *slog.Logger
 
 	mu      sync.Mutex
@@ -46,8 +48,15 @@ type publication struct {
 }
 
 // NewPublisher returns a Publisher that does nothing before Run.
-func NewPublisher(apply func(context.Context, pod.Ref, string, []kube.Attached) error, known func(pod.Ref) bool, log *slog.Logger) *Publisher {
-	return &Publisher{Apply: apply, Known: known, Log: log, wake: make(chan struct{}, 1)}
+func NewPublisher(apply func(context.Context, pod.Ref, string, []kube.Attached) error, known func(pod.Ref) bool, count func(outcome string), log *slog.Logger) *Publisher {
+	return &Publisher{Apply: apply, Known: known, Count: count, Log: log, wake: make(chan struct{}, 1)}
+}
+
+// Len is how many pods wait.
+func (p *Publisher) Len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting)
 }
 
 // Publish queues what became of a pod's devices. It does not wait.
@@ -73,6 +82,7 @@ func (p *Publisher) queue(what publication) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(what.claims) > 0 && len(p.waiting) >= maxPublications {
+		p.Count(outcomeDropped)
 		p.Log.Warn("status of ResourceClaims not written: too many wait", "pod", what.pod.String())
 		return
 	}
@@ -86,20 +96,28 @@ func (p *Publisher) queue(what publication) {
 // Run works the queue off, in its order, until ctx ends.
 func (p *Publisher) Run(ctx context.Context) {
 	published := map[string][]string{} // claims by the UID of the pod
-	for {
+	for ctx.Err() == nil {
+		what, ok := p.next()
+		if ok {
+			p.work(ctx, what, published)
+			continue
+		}
 		select {
 		case <-p.wake:
 		case <-ctx.Done():
-			return
-		}
-		p.mu.Lock()
-		batch := p.waiting
-		p.waiting = nil
-		p.mu.Unlock()
-		for _, what := range batch {
-			p.work(ctx, what, published)
 		}
 	}
+}
+
+func (p *Publisher) next() (publication, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) == 0 {
+		return publication{}, false
+	}
+	what := p.waiting[0]
+	p.waiting = slices.Delete(p.waiting, 0, 1)
+	return what, true
 }
 
 func (p *Publisher) work(ctx context.Context, what publication, published map[string][]string) {
@@ -124,7 +142,11 @@ func (p *Publisher) work(ctx context.Context, what publication, published map[st
 func (p *Publisher) apply(ctx context.Context, ref pod.Ref, claim string, attached []kube.Attached) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if err := p.Apply(ctx, ref, claim, attached); err != nil {
+	err := p.Apply(ctx, ref, claim, attached)
+	if err == nil {
+		p.Count(outcomeOK)
+	} else {
+		p.Count(outcomeFailed)
 		p.Log.Warn("status of a ResourceClaim not written", "pod", ref.String(), "error", err)
 	}
 }

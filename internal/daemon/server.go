@@ -16,26 +16,27 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/plexus-cni/plexus/internal/pause"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/internal/source/remote"
 )
 
 const (
-	// MaxConversations bounds the open conversations. More than a node has pods, of which some are being attached at a time;
-	// who comes on top waits in the kernel's queue.
-	MaxConversations = 512
-	// idleTimeout ends a conversation in which nothing is said. The plugin waits for its delegates between lookup and report; one
-	// that takes longer starts another conversation.
+	// MaxSessions bounds the open sessions. It is more than a node has pods, of which some are being attached at a time. Further
+	// connections wait in the kernel's queue.
+	MaxSessions = 512
+	// idleTimeout ends a session in which nothing is sent. The plugin waits for its delegates between lookup and report; if they take
+	// longer it starts another session.
 	idleTimeout = 5 * time.Minute
-	// acceptPause is how long it is waited after an accept that failed, for want of descriptors.
+	// acceptPause is the pause after an accept that failed, for want of descriptors.
 	acceptPause = 100 * time.Millisecond
 )
 
-// Server holds the conversations of a node.
+// Server serves the sessions of a node.
 type Server struct {
 	Source source.Source
 	Log    *slog.Logger
-	// Peer is the id of the user whose programs may ask: root's, but in tests.
+	// Peer is the ID of the user whose programs may ask: root's, but in tests.
 	Peer uint32
 }
 
@@ -97,7 +98,7 @@ func Listen(ctx context.Context, dir string) (*Socket, error) {
 	return &Socket{UnixListener: listener, path: path, made: made}, nil
 }
 
-// Serve holds conversations until ctx ends, which ends them: plugins connect to the next daemon.
+// Serve serves sessions until ctx ends, which ends them: plugins connect to the next daemon.
 func (s *Server) Serve(ctx context.Context, l *Socket) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -105,7 +106,7 @@ func (s *Server) Serve(ctx context.Context, l *Socket) error {
 	defer stop()
 	var all sync.WaitGroup
 	defer all.Wait()
-	slots := make(chan struct{}, MaxConversations)
+	slots := make(chan struct{}, MaxSessions)
 	for {
 		select {
 		case slots <- struct{}{}:
@@ -122,27 +123,18 @@ func (s *Server) Serve(ctx context.Context, l *Socket) error {
 				return fmt.Errorf("accept: %w", err)
 			}
 			s.Log.Error("accept", "error", err)
-			pause(ctx)
+			pause.For(ctx, acceptPause)
 			continue
 		}
 		all.Go(func() {
 			defer func() { <-slots }()
-			s.converse(ctx, conn)
+			s.session(ctx, conn)
 		})
 	}
 }
 
-func pause(ctx context.Context) {
-	t := time.NewTimer(acceptPause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-func (s *Server) converse(ctx context.Context, conn *net.UnixConn) {
-	defer func() { _ = conn.Close() }() // all that was said was written before
+func (s *Server) session(ctx context.Context, conn *net.UnixConn) {
+	defer func() { _ = conn.Close() }() // all that was sent was written before
 	uid, err := peer(conn)
 	if err == nil && uid != s.Peer {
 		err = fmt.Errorf("user %d may not ask: only the plugin, run by user %d, may", uid, s.Peer)
@@ -151,7 +143,7 @@ func (s *Server) converse(ctx context.Context, conn *net.UnixConn) {
 		err = remote.Serve(ctx, &bounded{UnixConn: conn}, s.Source)
 	}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
-		s.Log.Warn("conversation ended", "error", err)
+		s.Log.Warn("session ended", "error", err)
 	}
 }
 
@@ -172,7 +164,7 @@ func peer(conn *net.UnixConn) (uint32, error) {
 	return cred.Uid, nil
 }
 
-// bounded is a connection on which nobody is waited for endlessly.
+// bounded is a connection whose other side is not waited for endlessly.
 type bounded struct{ *net.UnixConn }
 
 func (b *bounded) Read(p []byte) (int, error) {

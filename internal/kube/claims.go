@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/plexus-cni/plexus/internal/pause"
 	"github.com/plexus-cni/plexus/internal/pod"
 )
 
@@ -170,7 +171,7 @@ func (c *Client) ApplyClaimStatus(ctx context.Context, ref pod.Ref, claim string
 	if err != nil {
 		return fmt.Errorf("status of ResourceClaim %s/%s: %w", ref.Namespace, claim, err)
 	}
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		err := c.claims.Patch(types.ApplyPatchType).Namespace(ref.Namespace).Resource(claimResource).Name(claim).SubResource("status").
 			Param("fieldManager", claimManager(ref.UID)).Param("force", "true").Body(patch).Do(ctx).Error()
 		if err == nil || apierrors.IsNotFound(err) {
@@ -180,7 +181,7 @@ func (c *Client) ApplyClaimStatus(ctx context.Context, ref pod.Ref, claim string
 			return fmt.Errorf("status of ResourceClaim %s/%s: %w: name its driver in deploy/components/dra-status", ref.Namespace, claim, err)
 		}
 		err = fmt.Errorf("status of ResourceClaim %s/%s: %w", ref.Namespace, claim, classify(err))
-		if !errors.Is(err, ErrUnavailable) || !waitFor(ctx, retryAfter(err, pause)) {
+		if !errors.Is(err, ErrUnavailable) || !pause.For(ctx, retryAfter(err, wait)) {
 			return err
 		}
 	}

@@ -5,18 +5,22 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/plexus-cni/plexus/internal/pause"
 	"github.com/plexus-cni/plexus/internal/pod"
 )
 
@@ -42,11 +46,21 @@ func (e Event) kind() string {
 	return corev1.EventTypeNormal
 }
 
+// text is what the API server takes as a message. Its parts come from annotations, definitions and programs, and its readers are terminals
+// and browsers: what they would not show as it is, is written as an escape sequence.
 func (e Event) text() string {
-	if len(e.Text) > maxEventBytes {
-		return strings.ToValidUTF8(e.Text[:maxEventBytes-len("…")], "") + "…" // a character may have been cut
+	var b strings.Builder
+	for _, r := range e.Text {
+		if unicode.IsGraphic(r) && r != utf8.RuneError {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+		if b.Len() > maxEventBytes {
+			return strings.ToValidUTF8(b.String()[:maxEventBytes-len("…")], "") + "…" // a character may have been cut
+		}
 	}
-	return e.Text
+	return b.String()
 }
 
 func reference(ref pod.Ref) corev1.ObjectReference {
@@ -57,22 +71,9 @@ func eventSource(node string) corev1.EventSource {
 	return corev1.EventSource{Component: userAgent, Host: node}
 }
 
-// StartEvents returns a function that tells events in the background, until ctx ends. It never waits: what repeats is counted in
-// one event, and what is more than the API server takes is dropped.
-func (c *Client) StartEvents(ctx context.Context, node string) func(pod.Ref, Event) {
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	broadcaster.StartRecordingToSink(sink{ctx: ctx, events: c.core})
-	recorder := broadcaster.NewRecorder(runtime.NewScheme(), eventSource(node))
-	return func(ref pod.Ref, e Event) {
-		target := reference(ref)
-		recorder.Event(&target, e.kind(), e.Reason, e.text())
-	}
-}
-
-// SendEvent tells one event now.
-func (c *Client) SendEvent(ctx context.Context, node string, ref pod.Ref, e Event) error {
+func (e Event) about(ref pod.Ref, node string) *corev1.Event {
 	now := metav1.Now()
-	event := &corev1.Event{
+	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: ref.Namespace,
 			Name:      ref.Name + "." + strconv.FormatInt(now.UnixNano(), 16), // as client-go names them
@@ -86,35 +87,115 @@ func (c *Client) SendEvent(ctx context.Context, node string, ref pod.Ref, e Even
 		Count:          1,
 		Type:           e.kind(),
 	}
-	if err := c.core.Post().Namespace(ref.Namespace).Resource("events").Body(event).Do(ctx).Error(); err != nil {
+}
+
+// What becomes of events.
+const (
+	EventSent       = "sent"
+	EventSuppressed = "suppressed" // there were too many about the pod
+	EventDropped    = "dropped"    // too many waited
+	EventExpired    = "expired"    // the API server was away for too long
+	EventRefused    = "refused"    // the API server says no
+)
+
+const (
+	// maxEventsQueued bounds the events that wait.
+	maxEventsQueued = 1000
+	// eventCache bounds the pods and messages that are remembered, to count what repeats. A node has some hundred pods.
+	eventCache = 1024
+	// eventAge is how long an event is tried. After an outage it says nothing that helps.
+	eventAge = 2 * time.Minute
+)
+
+// Events sends events in the background. What repeats is counted in one event, and a pod about which there are too many has no more for a
+// while; both as client-go has it.
+type Events struct {
+	client     *Client
+	node       string
+	log        *slog.Logger
+	count      func(outcome string)
+	queue      chan *corev1.Event
+	correlator *record.EventCorrelator
+}
+
+// NewEvents returns Events that are sent once Run runs. What becomes of each is told to count.
+func (c *Client) NewEvents(node string, log *slog.Logger, count func(outcome string)) *Events {
+	return &Events{
+		client: c, node: node, log: log, count: count, queue: make(chan *corev1.Event, maxEventsQueued),
+		correlator: record.NewEventCorrelatorWithOptions(record.CorrelatorOptions{LRUCacheSize: eventCache}),
+	}
+}
+
+// Emit queues an event about a pod. It never waits.
+func (e *Events) Emit(ref pod.Ref, event Event) {
+	select {
+	case e.queue <- event.about(ref, e.node):
+	default:
+		e.count(EventDropped)
+	}
+}
+
+// Run sends what is queued until ctx ends.
+func (e *Events) Run(ctx context.Context) {
+	for {
+		select {
+		case event := <-e.queue:
+			e.count(e.send(ctx, event))
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// send returns what became of the event.
+func (e *Events) send(ctx context.Context, event *corev1.Event) string {
+	ctx, cancel := context.WithDeadline(ctx, event.LastTimestamp.Add(eventAge))
+	defer cancel()
+	result, err := e.correlator.EventCorrelate(event)
+	if result.Skip {
+		return EventSuppressed
+	}
+	for wait := firstPause; ; wait = min(2*wait, lastPause) {
+		if err == nil {
+			event, err = e.client.writeEvent(ctx, result)
+		}
+		if err == nil {
+			e.correlator.UpdateState(event)
+			return EventSent
+		}
+		if !errors.Is(classify(err), ErrUnavailable) {
+			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				e.log.Warn("event refused", "namespace", result.Event.Namespace, "pod", result.Event.InvolvedObject.Name, "reason", result.Event.Reason, "error", err)
+			}
+			return EventRefused
+		}
+		if !pause.For(ctx, retryAfter(err, wait)) {
+			return EventExpired
+		}
+		err = nil
+	}
+}
+
+// writeEvent creates an event, or adds to its count if there is one like it.
+func (c *Client) writeEvent(ctx context.Context, result *record.EventCorrelateResult) (*corev1.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	event, written := result.Event, &corev1.Event{}
+	if event.Count > 1 {
+		err := c.core.Patch(types.StrategicMergePatchType).Namespace(event.Namespace).Resource("events").Name(event.Name).Body(result.Patch).Do(ctx).Into(written)
+		if !apierrors.IsNotFound(err) {
+			return written, err
+		}
+		event.ResourceVersion = "" // it has been forgotten: it is made anew
+	}
+	err := c.core.Post().Namespace(event.Namespace).Resource("events").Body(event).Do(ctx).Into(written)
+	return written, err
+}
+
+// SendEvent sends one event now.
+func (c *Client) SendEvent(ctx context.Context, node string, ref pod.Ref, e Event) error {
+	if err := c.core.Post().Namespace(ref.Namespace).Resource("events").Body(e.about(ref, node)).Do(ctx).Error(); err != nil {
 		return fmt.Errorf("event about pod %s: %w", ref, err)
 	}
 	return nil
-}
-
-// sink is where client-go's recorder writes to. Its interface has no context, so it is a field.
-type sink struct {
-	ctx    context.Context
-	events *rest.RESTClient
-}
-
-var _ record.EventSink = sink{}
-
-func (s sink) Create(e *corev1.Event) (*corev1.Event, error) {
-	return s.do(s.events.Post().Namespace(e.Namespace).Resource("events").Body(e))
-}
-
-func (s sink) Update(e *corev1.Event) (*corev1.Event, error) {
-	return s.do(s.events.Put().Namespace(e.Namespace).Resource("events").Name(e.Name).Body(e))
-}
-
-func (s sink) Patch(e *corev1.Event, patch []byte) (*corev1.Event, error) {
-	return s.do(s.events.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events").Name(e.Name).Body(patch))
-}
-
-func (s sink) do(r *rest.Request) (*corev1.Event, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, eventTimeout)
-	defer cancel()
-	result := &corev1.Event{}
-	return result, r.Do(ctx).Into(result)
 }

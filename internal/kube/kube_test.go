@@ -415,14 +415,15 @@ func TestEvents(t *testing.T) {
 	t.Run("in the background, what repeats is counted in one", func(t *testing.T) {
 		t.Parallel()
 		api := newAPI(t)
-		emit := newClient(t, api).StartEvents(t.Context(), "n1")
-		emit(web, missing)
-		emit(web, missing)
+		events, outcomes := startEvents(t, api)
+		events.Emit(web, missing)
+		events.Emit(web, missing)
 		first, second := api.await(t, "POST", "/events"), api.await(t, "PATCH", "/events/")
 		check(t, first)
 		if !strings.Contains(second.body, `"count":2`) {
 			t.Errorf("the second event is %s, want a count of 2", second.body)
 		}
+		outcomes.await(t, kube.EventSent, 2)
 	})
 	t.Run("now", func(t *testing.T) {
 		t.Parallel()
@@ -432,24 +433,81 @@ func TestEvents(t *testing.T) {
 		}
 		check(t, api.await(t, "POST", "/events"))
 	})
-	t.Run("never wait", func(t *testing.T) {
+	t.Run("never wait, and are counted when they are dropped", func(t *testing.T) {
+		t.Parallel()
+		var outcomes outcomes
+		events := newClient(t, newAPI(t)).NewEvents("n1", slog.New(slog.DiscardHandler), outcomes.add)
+		for range 1010 { // nothing sends them
+			events.Emit(web, missing)
+		}
+		outcomes.await(t, kube.EventDropped, 10)
+	})
+	t.Run("wait for the API server", func(t *testing.T) {
 		t.Parallel()
 		api := newAPI(t)
-		api.hangs = true
-		emit := newClient(t, api).StartEvents(t.Context(), "n1")
-		told := make(chan struct{})
-		go func() {
-			defer close(told)
-			for range 5000 { // more than are queued
-				emit(web, missing)
-			}
-		}()
-		select {
-		case <-told:
-		case <-time.After(limit):
-			t.Fatal("it waits for an API server that does not answer")
+		api.fail("POST", "/events", http.StatusServiceUnavailable, http.StatusTooManyRequests, 0)
+		events, outcomes := startEvents(t, api)
+		events.Emit(web, missing)
+		outcomes.await(t, kube.EventSent, 1)
+	})
+	t.Run("that are refused are not tried again", func(t *testing.T) {
+		t.Parallel()
+		api := newAPI(t)
+		api.fail("POST", "/events", http.StatusForbidden)
+		events, outcomes := startEvents(t, api)
+		events.Emit(web, missing)
+		outcomes.await(t, kube.EventRefused, 1)
+	})
+	t.Run("about one pod are bounded", func(t *testing.T) {
+		t.Parallel()
+		events, outcomes := startEvents(t, newAPI(t))
+		for range 30 {
+			events.Emit(web, missing)
+		}
+		outcomes.await(t, kube.EventSent, 25)
+		outcomes.await(t, kube.EventSuppressed, 5)
+	})
+	t.Run("show no control characters", func(t *testing.T) {
+		t.Parallel()
+		api := newAPI(t)
+		events, _ := startEvents(t, api)
+		events.Emit(web, kube.Event{Reason: "AddedInterface", Text: "é \x1b[31m\u202e\n\u009b\xff end"})
+		if body := api.await(t, "POST", "/events").body; !strings.Contains(body, `"é \\x1b[31m\\u202e\\n\\u009b\\ufffd end"`) {
+			t.Errorf("event %s", body)
 		}
 	})
+}
+
+// outcomes counts what became of events.
+type outcomes struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (o *outcomes) add(outcome string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.of == nil {
+		o.of = map[string]int{}
+	}
+	o.of[outcome]++
+}
+
+func (o *outcomes) await(t *testing.T, outcome string, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d events %s", n, outcome), func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.of[outcome] == n
+	})
+}
+
+func startEvents(t *testing.T, api *api) (*kube.Events, *outcomes) {
+	t.Helper()
+	o := &outcomes{}
+	events := newClient(t, api).NewEvents("n1", slog.New(slog.DiscardHandler), o.add)
+	run(t, events.Run)
+	return events, o
 }
 
 func TestLoadConfig(t *testing.T) {
@@ -485,13 +543,7 @@ func runCache(t *testing.T, api *api, log *slog.Logger) *kube.Cache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { c.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
+	run(t, c.Run)
 	return c
 }
 

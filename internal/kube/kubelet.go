@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"github.com/plexus-cni/plexus/internal/pause"
 	"github.com/plexus-cni/plexus/internal/pod"
 )
 
@@ -135,7 +136,7 @@ func (k *Kubelet) unavailable(err error) error {
 func (k *Kubelet) patiently(ctx context.Context, ref pod.Ref) (*podresources.PodResources, error) {
 	ctx, cancel := context.WithTimeout(ctx, kubeletPatience)
 	defer cancel()
-	for pause := firstKubeletPause; ; pause = min(2*pause, lastKubeletPause) {
+	for wait := firstKubeletPause; ; wait = min(2*wait, lastKubeletPause) {
 		resources, err := k.ask(ctx, ref)
 		if err == nil || !slices.Contains([]codes.Code{codes.Unavailable, codes.ResourceExhausted}, status.Code(err)) {
 			return resources, err
@@ -143,7 +144,7 @@ func (k *Kubelet) patiently(ctx context.Context, ref pod.Ref) (*podresources.Pod
 		if _, statErr := os.Stat(k.options.Socket); statErr != nil {
 			return nil, statErr // nobody who could be waited for
 		}
-		if !waitFor(ctx, pause) {
+		if !pause.For(ctx, wait) {
 			return nil, err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/plexus-cni/plexus/internal/pause"
 	"github.com/plexus-cni/plexus/internal/pod"
 )
 
@@ -31,7 +32,7 @@ func (c *Client) PatchAnnotations(ctx context.Context, ref pod.Ref, values map[s
 	if err != nil {
 		return fmt.Errorf("patch pod %s: %w", ref, err)
 	}
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		// Through the subresource, as the permission to patch pods/status is all that is needed: the API server takes metadata with it.
 		_, err := c.pods.Namespace(ref.Namespace).Patch(ctx, ref.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 		if err == nil {
@@ -41,7 +42,7 @@ func (c *Client) PatchAnnotations(ctx context.Context, ref pod.Ref, values map[s
 			return fmt.Errorf("%w: %s: %w", ErrPodGone, ref, err)
 		}
 		err = fmt.Errorf("patch annotations of pod %s: %w", ref, classify(err))
-		if !errors.Is(err, ErrUnavailable) || !waitFor(ctx, retryAfter(err, pause)) {
+		if !errors.Is(err, ErrUnavailable) || !pause.For(ctx, retryAfter(err, wait)) {
 			return err
 		}
 	}
@@ -74,21 +75,9 @@ func isGone(err error) bool {
 }
 
 // retryAfter is the pause that the server asks for, or else ours.
-func retryAfter(err error, pause time.Duration) time.Duration {
+func retryAfter(err error, ours time.Duration) time.Duration {
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-		return max(pause, time.Duration(seconds)*time.Second)
+		return max(ours, time.Duration(seconds)*time.Second)
 	}
-	return pause
-}
-
-// waitFor waits, and reports whether ctx goes on.
-func waitFor(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return ours
 }

@@ -95,9 +95,9 @@ func TestReadRefuses(t *testing.T) {
 		"no version":                        {frame(`{"kind":"ready"}`), wire.ErrVersion, "version 0"},
 		"a later version, whatever else":    {frame(`{"version":2,"kind":{"new":true}}`), wire.ErrVersion, "the other side speaks version 2, this one 1: install"},
 		"an unknown kind":                   {frame(`{"version":1,"kind":"attach"}`), wire.ErrMalformed, `"attach"`},
-		"a request with an error":          {frame(`{"version":1,"kind":"ready","error":{"kind":"final","text":""}}`), wire.ErrMalformed, "ready carries an error"},
+		"a request with an error":           {frame(`{"version":1,"kind":"ready","error":{"kind":"final","text":""}}`), wire.ErrMalformed, "ready carries an error"},
 		"a negative timeout":                {frame(`{"version":1,"kind":"ready","timeoutMillis":-1}`), wire.ErrMalformed, "negative"},
-		"a response with body and error":     {frame(`{"version":1,"kind":"answer","body":1,"error":{"kind":"final","text":""}}`), wire.ErrMalformed, "body and an error"},
+		"a response with body and error":    {frame(`{"version":1,"kind":"answer","body":1,"error":{"kind":"final","text":""}}`), wire.ErrMalformed, "body and an error"},
 		"an unknown kind of error":          {frame(`{"version":1,"kind":"answer","error":{"kind":"perhaps","text":""}}`), wire.ErrMalformed, `"perhaps"`},
 	}
 	for name, tc := range tests {

@@ -382,11 +382,11 @@ func TestADaemonThatSendsNonsense(t *testing.T) {
 	t.Parallel()
 	frame := func(json string) string { return string([]byte{0, 0, 0, byte(len(json))}) + json }
 	for name, tc := range map[string]struct{ says, want string }{
-		"no message":       {frame("hello"), "malformed"},
-		"another version":  {frame(`{"version":7,"kind":"answer"}`), "speaks version 7"},
-		"a request":        {frame(`{"version":1,"kind":"ready"}`), "ready instead of a response"},
-		"another body":     {frame(`{"version":1,"kind":"answer","body":[]}`), "response to lookup"},
-		"no body":          {frame(`{"version":1,"kind":"answer"}`), "response to lookup"},
+		"no message":      {frame("hello"), "malformed"},
+		"another version": {frame(`{"version":7,"kind":"answer"}`), "speaks version 7"},
+		"a request":       {frame(`{"version":1,"kind":"ready"}`), "ready instead of a response"},
+		"another body":    {frame(`{"version":1,"kind":"answer","body":[]}`), "response to lookup"},
+		"no body":         {frame(`{"version":1,"kind":"answer"}`), "response to lookup"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -117,8 +117,8 @@ type Failure struct {
 	Code uint `json:"code"`
 }
 
-// failures is a source that counts failed CNI calls.
-type failures interface{ Failed(f Failure) }
+// Failures is what a source that counts failed CNI calls implements.
+type Failures interface{ Failed(f Failure) }
 
 // dispatch puts the request to src. A response without a body is nil.
 func dispatch(ctx context.Context, src source.Source, request *wire.Message) (json.RawMessage, error) {
@@ -146,7 +146,7 @@ func dispatch(ctx context.Context, src source.Source, request *wire.Message) (js
 		if err := decode(request, &f); err != nil {
 			return nil, err
 		}
-		if counts, ok := src.(failures); ok {
+		if counts, ok := src.(Failures); ok {
 			counts.Failed(f)
 		}
 		return nil, nil
