@@ -15,7 +15,6 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/daemon"
 	"github.com/plexus-cni/plexus/internal/kube"
-	"github.com/plexus-cni/plexus/internal/pod"
 )
 
 // largeAtOnce is how many lookups at a time may take much memory: at most some 20 MiB each, of the 256 MiB that the manifests give.
@@ -113,8 +112,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	tasks := []func(context.Context) error{runs(cache.Run), runs(resourceSlices.Run), runs(events.Run)}
 	var publisher *daemon.Publisher
 	if o.publishClaims {
-		known := func(ref pod.Ref) bool { _, known := cache.Known(ref); return known }
-		publisher = daemon.NewPublisher(client.ApplyClaimStatus, known, metrics.CountClaim, log)
+		publisher = daemon.NewPublisher(client.ApplyClaimStatus, api.There, metrics.CountClaim, log)
 		cluster.Publish = publisher.Publish
 		if err = cache.OnGone(publisher.Gone); err != nil {
 			return err

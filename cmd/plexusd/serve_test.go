@@ -246,12 +246,29 @@ func TestStatusForAllSwitchedOff(t *testing.T) {
 	}
 }
 
+// TestAClaimOfAPodThatTheWatchHasNotDelivered is written all the same.
+func TestAClaimOfAPodThatTheWatchHasNotDelivered(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/api/v1/pods") {
+			return false
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	f.AddPods(podOf("web", ""))
+	d := start(t, f, "--publish-claim-status")
+	d.attach(t, "web", &pod.ClaimedDevice{Claim: "web-nic", Driver: "d", Pool: "p", Device: "vf"})
+	eventually(t, func() bool { return len(f.requests("PATCH /apis/resource.k8s.io/")) == 1 }, func() string { return "a write to the claim" })
+}
+
 func TestClaimsAreTakenBackWhenThePodIsGone(t *testing.T) {
 	t.Parallel()
 	f := newFront(t, nil)
 	f.AddPods(podOf("web", ""))
 	d := start(t, f, "--publish-claim-status")
 	const path = "PATCH /apis/resource.k8s.io/v1/namespaces/bench/resourceclaims/web-nic/status "
+	d.await(t, "/readyz", http.StatusOK, "ok") // the watch knows the pod
 	d.attach(t, "web", &pod.ClaimedDevice{Claim: "web-nic", Driver: "d", Pool: "p", Device: "vf"})
 	eventually(t, func() bool { return len(f.requests(path)) == 1 }, func() string { return "a write to the claim" })
 	f.RemovePods("web")
@@ -277,7 +294,7 @@ func TestMaxInFlight(t *testing.T) {
 	var reported sync.WaitGroup
 	reported.Go(func() { d.attach(t, "first", nil) })
 	<-patching
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := d.client(t).Lookup(ctx, source.Query{Pod: refOf("second")}); err == nil || !strings.Contains(err.Error(), "busy with 1 other") {
 		t.Errorf("Lookup = %v while another request is worked on", err)

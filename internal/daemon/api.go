@@ -33,6 +33,16 @@ func (w Watched) Pod(ctx context.Context, ref pod.Ref) (kube.Pod, error) {
 // KnownPod implements [API].
 func (w Watched) KnownPod(_ context.Context, ref pod.Ref) (kube.Pod, bool) { return w.Cache.Known(ref) }
 
+// There reports whether the pod with ref's UID is there. The watch can be a moment behind the plugin, so the API server confirms that it is
+// not.
+func (w Watched) There(ctx context.Context, ref pod.Ref) bool {
+	if _, known := w.Cache.Known(ref); known {
+		return true
+	}
+	p, err := w.Client.Pod(ctx, ref)
+	return err == nil && p.Ref.UID == ref.UID
+}
+
 // KnownDefinition implements [API].
 func (w Watched) KnownDefinition(ref nad.Ref) (*nad.Definition, error) {
 	return w.Cache.KnownDefinition(ref)

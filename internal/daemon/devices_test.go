@@ -265,7 +265,7 @@ func TestPublisher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &applied{}
 		gone := map[string]bool{}
-		p := daemon.NewPublisher(a.apply, func(ref pod.Ref) bool { return !gone[ref.UID] }, func(string) {}, slog.New(slog.DiscardHandler))
+		p := daemon.NewPublisher(a.apply, func(_ context.Context, ref pod.Ref) bool { return !gone[ref.UID] }, func(string) {}, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { p.Run(ctx) })

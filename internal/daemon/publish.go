@@ -30,8 +30,8 @@ const maxPublications = 1000
 type Publisher struct {
 	// Apply writes into a claim's status; see [kube.Client.ApplyClaimStatus].
 	Apply func(ctx context.Context, ref pod.Ref, claim string, attached []kube.Attached) error
-	// Known reports whether a pod is there, as far as is known.
-	Known func(pod.Ref) bool
+	// There reports whether a pod is still there.
+	There func(context.Context, pod.Ref) bool
 	// Count is told what became of each write (ok, failed, dropped).
 	Count func(outcome string)
 	Log   *slog.Logger
@@ -48,8 +48,8 @@ type publication struct {
 }
 
 // NewPublisher returns a Publisher that does nothing before Run.
-func NewPublisher(apply func(context.Context, pod.Ref, string, []kube.Attached) error, known func(pod.Ref) bool, count func(outcome string), log *slog.Logger) *Publisher {
-	return &Publisher{Apply: apply, Known: known, Count: count, Log: log, wake: make(chan struct{}, 1)}
+func NewPublisher(apply func(context.Context, pod.Ref, string, []kube.Attached) error, there func(context.Context, pod.Ref) bool, count func(outcome string), log *slog.Logger) *Publisher {
+	return &Publisher{Apply: apply, There: there, Count: count, Log: log, wake: make(chan struct{}, 1)}
 }
 
 // Len is how many pods wait.
@@ -129,7 +129,7 @@ func (p *Publisher) work(ctx context.Context, what publication, published map[st
 		delete(published, uid)
 		return
 	}
-	if !p.Known(what.pod) {
+	if !p.There(ctx, what.pod) {
 		return // it went meanwhile, and that may have been told already
 	}
 	names := slices.Sorted(maps.Keys(what.claims))

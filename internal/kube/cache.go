@@ -393,7 +393,7 @@ func (c *Cache) KnownDefinition(ref nad.Ref) (*nad.Definition, error) {
 	return definitionOf(d), nil
 }
 
-// Watches says how the watches fare, by resource.
+// Watches is the state of the watches, by resource.
 func (c *Cache) Watches() map[string]WatchState {
 	return map[string]WatchState{podResource: c.client.observer.watch(podResource), nadResource: c.client.observer.watch(nadResource)}
 }

@@ -38,9 +38,9 @@ type observer struct {
 type WatchState struct {
 	// Open is set while there is a watch.
 	Open bool
-	// Since is when it was opened or ended.
+	// Since is when it was opened or ended; if there has been a list since, the time of that.
 	Since time.Time
-	// Heard is when the API server last sent something over it: an event, or a bookmark, of which there is one a minute.
+	// Heard is when the API server last sent something: the list, or over the watch an event, or a bookmark, of which there is one a minute.
 	Heard time.Time
 }
 
@@ -73,8 +73,13 @@ func (o *observer) RoundTrip(r *http.Request) (*http.Response, error) {
 		o.count(verb, NoResponse)
 	}
 	o.note(response, err)
-	if err == nil && verb == "watch" && response.StatusCode == http.StatusOK {
-		response.Body = o.follow(path.Base(r.URL.Path), response.Body)
+	if err == nil && response.StatusCode == http.StatusOK {
+		switch resource := path.Base(r.URL.Path); verb {
+		case "list":
+			o.listed(resource)
+		case "watch":
+			response.Body = o.follow(resource, response.Body)
+		}
 	}
 	return response, err
 }
@@ -137,6 +142,14 @@ func (o *observer) watch(resource string) WatchState {
 		return *s
 	}
 	return WatchState{}
+}
+
+// listed is for a list, which the watch goes on from.
+func (o *observer) listed(resource string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	o.watches[resource] = &WatchState{Since: now, Heard: now}
 }
 
 // follow keeps the state of a watch, which is that of its resource until another one is opened.
