@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +23,9 @@ import (
 )
 
 const (
-	// MaxSessions bounds the open sessions. It is more than a node has pods, of which some are being attached at a time. Further
+	// maxSessions bounds the open sessions. It is more than a node has pods, of which some are being attached at a time. Further
 	// connections wait in the kernel's queue.
-	MaxSessions = 512
+	maxSessions = 512
 	// idleTimeout ends a session in which nothing is sent. The plugin waits for its delegates between lookup and report; if they take
 	// longer it starts another session.
 	idleTimeout = 5 * time.Minute
@@ -38,6 +39,9 @@ type Server struct {
 	Log    *slog.Logger
 	// Peer is the ID of the user whose programs may ask: root's, but in tests.
 	Peer uint32
+	// Sessions bounds the open sessions, and Idle how long one may be silent; 0 for the defaults, which only tests change.
+	Sessions int
+	Idle     time.Duration
 }
 
 // Socket is what a daemon listens on.
@@ -106,7 +110,7 @@ func (s *Server) Serve(ctx context.Context, l *Socket) error {
 	defer stop()
 	var all sync.WaitGroup
 	defer all.Wait()
-	slots := make(chan struct{}, MaxSessions)
+	slots := make(chan struct{}, cmp.Or(s.Sessions, maxSessions))
 	for {
 		select {
 		case slots <- struct{}{}:
@@ -137,10 +141,10 @@ func (s *Server) session(ctx context.Context, conn *net.UnixConn) {
 	defer func() { _ = conn.Close() }() // all that was sent was written before
 	uid, err := peer(conn)
 	if err == nil && uid != s.Peer {
-		err = fmt.Errorf("user %d may not ask: only the plugin, run by user %d, may", uid, s.Peer)
+		err = fmt.Errorf("user %d may not ask: only programs of user %d may, as the plugin is", uid, s.Peer)
 	}
 	if err == nil {
-		err = remote.Serve(ctx, &bounded{UnixConn: conn}, s.Source)
+		err = remote.Serve(ctx, &bounded{UnixConn: conn, idle: cmp.Or(s.Idle, idleTimeout)}, s.Source)
 	}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		s.Log.Warn("session ended", "error", err)
@@ -165,17 +169,21 @@ func peer(conn *net.UnixConn) (uint32, error) {
 }
 
 // bounded is a connection whose other side is not waited for endlessly.
-type bounded struct{ *net.UnixConn }
+type bounded struct {
+	*net.UnixConn
+
+	idle time.Duration
+}
 
 func (b *bounded) Read(p []byte) (int, error) {
-	if err := b.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
+	if err := b.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
 		return 0, err
 	}
 	return b.UnixConn.Read(p)
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if err := b.SetWriteDeadline(time.Now().Add(idleTimeout)); err != nil {
+	if err := b.SetWriteDeadline(time.Now().Add(b.idle)); err != nil {
 		return 0, err
 	}
 	return b.UnixConn.Write(p)

@@ -452,6 +452,51 @@ func TestASelectionThatDoesNotFit(t *testing.T) {
 	}
 }
 
+func TestAClientDoesNotSayHowLongTheDaemonWorks(t *testing.T) {
+	t.Parallel()
+	here, there := net.Pipe()
+	defer here.Close()
+	src := &fake{lookup: func(ctx context.Context, _ source.Query) (*source.Selection, error) {
+		deadline, ok := ctx.Deadline()
+		if most := time.Now().Add(2 * Timeout); !ok || deadline.After(most) {
+			t.Errorf("deadline %v, %v; want one before %v", deadline, ok, most)
+		}
+		return &source.Selection{}, nil
+	}}
+	go func() { _ = Serve(t.Context(), there, src) }()
+	for _, millis := range []int64{0, 1000, 1 << 40} {
+		if err := wire.Write(here, wire.Message{Kind: wire.Lookup, TimeoutMillis: millis, Body: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := wire.Read(here); err != nil || m.Error != nil {
+			t.Errorf("response %+v, %v", m, err)
+		}
+	}
+}
+
+func TestTheContextOfARequestEndsWhenItsResponseIsWritten(t *testing.T) {
+	t.Parallel()
+	here, there := net.Pipe()
+	defer here.Close()
+	var request context.Context
+	src := &fake{lookup: func(ctx context.Context, _ source.Query) (*source.Selection, error) {
+		request = ctx
+		return &source.Selection{}, nil
+	}}
+	go func() { _ = Serve(t.Context(), there, src) }()
+	if err := wire.Write(here, wire.Message{Kind: wire.Lookup, Body: []byte("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := here.Read(make([]byte, 1)); err != nil { // of a pipe: the response is not written as long as it is not read
+		t.Fatal(err)
+	}
+	if request.Err() != nil {
+		t.Error("it has ended while the response is being written")
+	}
+	go func() { _, _ = io.Copy(io.Discard, here) }()
+	await(t, request.Done(), "the request's context to end")
+}
+
 func TestOneShot(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
