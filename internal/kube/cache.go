@@ -31,7 +31,7 @@ const (
 	maxKeptBytes = 16 << 10
 	// maxKeptSum bounds the configurations that are kept, of all definitions in the cluster. What is beyond is asked for when a pod
 	// needs it.
-	maxKeptSum = 32 << 20
+	maxKeptSum = 16 << 20
 	// notKept marks a definition whose configuration is not kept, in the place of labels, of which none is kept. It can be no label.
 	notKept = "configuration not kept"
 	// staleAfter is how long definitions are answered from memory without a watch. After that the API server is asked: access that was

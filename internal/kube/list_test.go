@@ -74,7 +74,7 @@ func many(n, size int) io.Reader {
 func TestConfigurationsInMemoryAreBoundedTogether(t *testing.T) {
 	t.Parallel()
 	c := &Cache{kept: keptSizes{of: map[types.UID]int{}}}
-	const n, size = 3000, 15 << 10
+	const n, size = 1500, 15 << 10
 	items, _, err := decodeList(many(n, size), c.trimDefinition)
 	if err != nil || len(items) != n {
 		t.Fatalf("%d definitions, %v", len(items), err)
