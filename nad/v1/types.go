@@ -30,8 +30,10 @@ type NetworkAttachmentDefinition struct {
 type NetworkAttachmentDefinitionSpec struct {
 	// config is a CNI plugin configuration or configuration list, as JSON text. If it
 	// is empty, the configuration is a file on the node whose `name` is the name of
-	// this object.
+	// this object. Longer ones than 64 Ki characters are refused: the daemon of every
+	// node reads all of them.
 	// +optional
+	// +kubebuilder:validation:MaxLength=65536
 	Config string `json:"config,omitempty"`
 }
 
