@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +90,25 @@ func TestGone(t *testing.T) {
 			w.netns = w.write("gone", "")
 			w.mustFail("CHECK", types.ErrInvalidNetNS, w.netns)
 			w.expectCalls()
+		},
+	})
+}
+
+// TestReadinessFile: the file may be on a file system that makes no events, and the node without inotify.
+func TestReadinessFile(t *testing.T) {
+	t.Parallel()
+	scenarios(t, map[string]func(*world){
+		"V8 a mount that comes later": func(w *world) {
+			w.mkdir("run")
+			w.conf["readinessindicatorfile"] = w.path("run/ready")
+			add := w.start("ADD", w.conf)
+			w.awaitInotify(add)
+			if err := syscall.Mount("tmpfs", w.path("run"), "tmpfs", 0, ""); err != nil {
+				w.t.Fatal(err)
+			}
+			w.t.Cleanup(func() { _ = syscall.Unmount(w.path("run"), syscall.MNT_DETACH) })
+			w.write("run/ready", "")
+			w.succeeded(add.wait())
 		},
 	})
 }
@@ -219,6 +239,63 @@ func TestUndoEnds(t *testing.T) {
 			w.must("DEL")
 			w.expectCalls("DEL b net1", "DEL cluster eth0", "DEL a net1")
 			w.expectNothingLeft()
+		},
+		"D21 DELs that the runtime cuts short get on": func(w *world) {
+			g := newGate(w.t)
+			hangs := object{"DEL": object{"wait": g.path}}
+			w.nad("default/a", w.recorder(object{"name": "a", "on": hangs}))
+			w.nad("default/b", w.recorder(object{"name": "b", "on": hangs}))
+			w.conf["delegateTimeoutSeconds"] = 1
+			w.annotate(networks, "a,b")
+			w.must("ADD")
+			w.calls()
+			// The first one hangs until it is killed, and the second while the whole call is.
+			del := w.start("DEL", w.conf)
+			g.await()
+			second := g.await()
+			del.kill()
+			if len(w.calls()) == 0 {
+				w.t.Error("nothing was called")
+			}
+			del = w.start("DEL", w.conf) // kills what the first one left behind, and comes to the default network
+			second.awaitEnd()
+			eventually(w.t, "the default network gets its DEL", func() bool { return strings.Contains(w.read("calls"), `"ifname":"eth0"`) })
+			del.kill()
+		},
+		"D21 a slow sandbox of an earlier boot keeps no other one from being undone": func(w *world) {
+			g := newGate(w.t)
+			own := w.containerID
+			w.containerID = "aaaa"
+			w.identify()
+			w.cluster(object{"on": object{"DEL": object{"wait": g.path}}})
+			w.must("ADD")
+			aged := func(id string) {
+				file := "state/records/" + id + "-eth0.json"
+				text := regexp.MustCompile(`"bootID":"[^"]*"`).ReplaceAllString(w.read(file), `"bootID":"earlier"`)
+				w.write(file, regexp.MustCompile(`,"crc32":"[0-9a-f]{8}"`).ReplaceAllString(text, ""))
+			}
+			aged("aaaa")
+			w.cluster(nil)
+			w.containerID = "bbbb"
+			w.identify()
+			w.write("state/boot-id", "another")
+			w.containerID = own
+			w.identify()
+			add := w.start("ADD", w.conf) // has tried aaaa in vain
+			w.succeeded(add.wait())
+			w.must("DEL")
+			w.expect("records", []string{"state/records/aaaa-eth0.json", "state/results/cluster-aaaa-eth0"}, w.left())
+			w.containerID = "bbbb"
+			w.identify()
+			w.must("ADD")
+			aged("bbbb")
+			w.calls()
+			w.write("state/boot-id", "another")
+			w.containerID = own
+			w.identify()
+			w.must("ADD")
+			calls := w.calls()
+			w.expect("the first to be undone", "bbbb", calls[0].ContainerID)
 		},
 		"D21 a DEL's words are no success to containerd": func(w *world) {
 			w.nad("default/a", w.recorder(object{"name": "a", "on": object{

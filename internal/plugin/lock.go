@@ -70,34 +70,84 @@ func (c *call) lockOne(ctx context.Context, k string) (*record.Lock, error) {
 	})
 }
 
-// acquireLock takes a lock. A killed call's plugins hold it on until they have ended; those that do not end are killed, so that a plugin
-// which hangs for ever keeps no pod from going away.
+// firstLook is how soon it is looked who holds a lock that is waited for; further looks come at doubled intervals.
+const firstLook = time.Second
+
+// acquireLock takes a lock. A killed call's plugins hold it on until they have ended. Those that take longer than their call would have let
+// them are killed, and all of them when the wait is over, so that a plugin which hangs for ever keeps no pod from going away.
 func (c *call) acquireLock(ctx context.Context, who string, holders func() ([]int, error), take func(context.Context) (*record.Lock, error)) (*record.Lock, error) {
-	waiting, cancel := context.WithTimeout(ctx, c.patience())
-	defer cancel()
-	lock, err := take(waiting)
-	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-		return lock, err
+	end := time.Now().Add(c.patience())
+	for look := firstLook; ; look *= 2 {
+		waiting, cancel := context.WithTimeout(ctx, min(look, time.Until(end)))
+		lock, err := take(waiting)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return lock, err
+		}
+		over := !time.Now().Before(end)
+		orphans, err := orphans(holders)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(orphans) == 0 && over:
+			return nil, fmt.Errorf("%w: %s is still at work after %v", source.ErrTryAgain, who, c.patience())
+		case len(orphans) > 0 && (over || c.overdue(orphans)):
+			return c.killOrphans(ctx, orphans, take)
+		}
 	}
-	orphans, err := orphans(holders)
-	if err != nil {
-		return nil, err
+}
+
+// overdue reports whether all processes have had the time of a plugin's call.
+func (c *call) overdue(pids []int) bool {
+	for _, pid := range pids {
+		if age, err := age(pid); err == nil && age <= c.cfg.DelegateTimeout {
+			return false
+		}
 	}
-	if len(orphans) == 0 {
-		return nil, fmt.Errorf("%w: %s is still at work after %v", source.ErrTryAgain, who, c.patience())
-	}
-	for _, pid := range orphans {
-		c.log.Warn("kill a plugin that a killed call left behind and that does not end", "pid", pid, "waited", c.patience())
-		if err = syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	return true
+}
+
+// killOrphans kills plugins that a killed call left behind, and takes their lock.
+func (c *call) killOrphans(ctx context.Context, pids []int, take func(context.Context) (*record.Lock, error)) (*record.Lock, error) {
+	for _, pid := range pids {
+		c.log.Warn("kill a plugin that a killed call left behind and that does not end", "pid", pid)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return nil, fmt.Errorf("kill the plugin that a killed call left behind, pid %d: %w", pid, err)
 		}
 	}
-	dying, cancelDying := context.WithTimeout(ctx, killedTimeout)
-	defer cancelDying()
-	if lock, err = take(dying); err != nil {
-		return nil, fmt.Errorf("%w: plugins that a killed call left behind (pids %v) cannot be killed: %w", source.ErrTryAgain, orphans, err)
+	dying, cancel := context.WithTimeout(ctx, killedTimeout)
+	defer cancel()
+	lock, err := take(dying)
+	if err != nil {
+		return nil, fmt.Errorf("%w: plugins that a killed call left behind (pids %v) cannot be killed: %w", source.ErrTryAgain, pids, err)
 	}
 	return lock, nil
+}
+
+// age is for how long a process has run (proc(5): starttime, in hundredths of a second since the boot).
+func age(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	uptime, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0, err
+	}
+	var up float64
+	if _, err = fmt.Sscan(string(uptime), &up); err != nil {
+		return 0, fmt.Errorf("/proc/uptime: %w", err)
+	}
+	const startTime = 22 - 3 // the fields after the name, which is in brackets and may have anything in it
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) <= startTime {
+		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
+	}
+	started, err := strconv.ParseFloat(fields[startTime], 64)
+	if err != nil {
+		return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+	}
+	return time.Duration((up - started/100) * float64(time.Second)), nil
 }
 
 // orphans are the processes that hold a lock while no Plexus does: plugins whose call was killed.
