@@ -31,7 +31,8 @@ type call struct {
 	// stderr is a file: a pipe would be waited for as long as plugins that outlive a killed Plexus have it.
 	stderr *os.File
 	done   chan struct{}
-	// killed: by SIGKILL; at a step, if it told one.
+	// kill is who is killed, killed that it was the call: by SIGKILL, or before it would hear of SIGTERM; at a step, if it told one.
+	kill   victim
 	killed bool
 	step   string
 	// err is the CNI error that it ended with, valid when done is closed.
@@ -58,7 +59,7 @@ func (w *world) startCall(ctx context.Context, s *schedule, verb string, b *sand
 	if plan.kill == atStep || s.lockTimeout > 0 {
 		dir = w.Stepping
 	}
-	c := &call{w: w, what: verb + " of " + b.plan.name, cmd: exec.CommandContext(ctx, filepath.Join(dir, "plexus")), done: make(chan struct{})}
+	c := &call{w: w, what: verb + " of " + b.plan.name, kill: plan.kill, cmd: exec.CommandContext(ctx, filepath.Join(dir, "plexus")), done: make(chan struct{})}
 	c.cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=" + verb, "CNI_PATH=" + w.Stepping + ":" + w.Plugins,
 	}
@@ -112,7 +113,7 @@ func (c *call) outcome() string {
 // end notes how a call ended.
 func (c *call) end(err error) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Sys().(syscall.WaitStatus).Signaled() {
-		if exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		if sig := exit.Sys().(syscall.WaitStatus).Signal(); sig != syscall.SIGKILL && (sig != syscall.SIGTERM || c.kill != told) {
 			c.broken = fmt.Errorf("ended by %v: %s", exit.Sys().(syscall.WaitStatus).Signal(), c.said())
 		}
 		c.killed = true
@@ -154,10 +155,14 @@ func (c *call) killAfter(who victim, pause time.Duration) {
 	}
 	tick := time.NewTicker(300 * time.Microsecond)
 	defer tick.Stop()
+	signal := syscall.SIGKILL
+	if who == told {
+		signal = syscall.SIGTERM
+	}
 	for {
 		if victims := c.victims(who); len(victims) > 0 {
 			for _, pid := range victims {
-				if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+				if err := syscall.Kill(pid, signal); err == nil {
 					c.w.note("%s: killed %s, pid %d", c.what, who, pid)
 				}
 			}
@@ -177,7 +182,7 @@ func (c *call) killAfter(who victim, pause time.Duration) {
 // victims are processes of a call.
 func (c *call) victims(who victim) []int {
 	self := c.cmd.Process.Pid
-	if who == plexus {
+	if who == plexus || who == told {
 		return []int{self}
 	}
 	plugins, _ := children(self) // one that has ended has none

@@ -5,6 +5,7 @@ package crash
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -170,6 +171,11 @@ func (w *world) play(ctx context.Context, s *schedule) error {
 	if err := w.endShared(s, sandboxes); err != nil {
 		return err
 	}
+	if s.later || slices.ContainsFunc(sandboxes, func(b *sandbox) bool { return b.plan.outlasted }) {
+		if err := w.later(ctx, s, sandboxes); err != nil {
+			return err
+		}
+	}
 	if slices.ContainsFunc(sandboxes, func(b *sandbox) bool { return b.plan.forgotten }) {
 		return w.until(ctx, "GC", func() (*call, error) { return w.startCall(ctx, s, "GC", nobodysSandbox(), callPlan{}, alive.alive()) })
 	}
@@ -289,6 +295,9 @@ func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster
 		alive.end(b)
 		return nil
 	}
+	if err = w.beRefused(ctx, s, b); err != nil {
+		return err
+	}
 	if err = w.until(ctx, "DEL of "+b.plan.name, func() (*call, error) { return w.startCall(ctx, s, "DEL", b, callPlan{}, nil) }); err != nil {
 		return err
 	}
@@ -306,6 +315,135 @@ func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster
 		w.count("links in a sandbox that a killed reference plugin left, until its end")
 	}
 	return removeNetNS(b.path)
+}
+
+// beRefused asks for DELs that a plugin refuses, some of which the runtime cuts short. Then the plugin thinks better of it, or minutes go by.
+func (w *world) beRefused(ctx context.Context, s *schedule, b *sandbox) error {
+	if len(b.plan.refusals) == 0 {
+		return nil
+	}
+	for i := range s.seed >> 11 & 3 {
+		p := callPlan{at: float64(s.seed>>13&15) / 16}
+		if s.seed>>(17+i)&1 == 0 {
+			p.kill = plexus
+		}
+		c, err := w.startCall(ctx, s, "DEL", b, p, nil)
+		if err != nil {
+			return err
+		}
+		if <-c.done; c.broken != nil {
+			return fmt.Errorf("%s: %w", c.what, c.broken)
+		}
+		w.count("DELs while a plugin refuses ADD or DEL")
+	}
+	if b.plan.outlasted {
+		w.count("DELs that a refusal outlasts")
+		return w.letMinutesPass(b)
+	}
+	var errs []error
+	for _, f := range b.plan.refusals {
+		errs = append(errs, os.Remove(f.file(b)))
+	}
+	return errors.Join(errs...)
+}
+
+// letMinutesPass has the undo of a sandbox have begun ten minutes ago. Who edits a record takes out its checksum.
+func (w *world) letMinutesPass(b *sandbox) error {
+	path := fmt.Sprintf("%s/state/records/%s-%s.json", root, b.id, b.ifName())
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var plan object
+	if err = errors.Join(err, json.Unmarshal(text, &plan)); err != nil {
+		return err
+	}
+	delete(plan, "crc32")
+	delete(plan, "complete")
+	plan["undoSince"] = time.Now().Add(-10 * time.Minute).UTC().Format(time.RFC3339)
+	if text, err = json.Marshal(plan); err != nil {
+		return err
+	}
+	w.note("minutes pass for %s", b.plan.name)
+	return errors.Join(os.WriteFile(path+".aged", text, 0o600), os.Rename(path+".aged", path))
+}
+
+// later is some time after, when all namespaces have gone: ADDs of other sandboxes undo whatever is no longer complete.
+func (w *world) later(ctx context.Context, s *schedule, sandboxes []*sandbox) error {
+	w.count("later ADDs that undo what is left")
+	for _, b := range sandboxes {
+		if err := removeNetNS(b.path); err != nil {
+			return err
+		}
+		b.gone = true
+	}
+	again := *s
+	again.lockTimeout = 0
+	const rounds = 5 // of a busy machine, where a repair does not come to its end in one
+	var left []string
+	for i := range rounds {
+		if err := waitForLocks(); err != nil {
+			return err
+		}
+		longAgo := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(root+"/state/boot-id", longAgo, longAgo); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := w.oneMore(ctx, &again, fmt.Sprintf("later%d", i)); err != nil {
+			return err
+		}
+		var err error
+		if left, err = incomplete(); err != nil || len(left) == 0 {
+			return err
+		}
+	}
+	return fmt.Errorf("%d later ADDs have not undone what is on record: %s", rounds, strings.Join(left, "\n"))
+}
+
+// oneMore is the life of a sandbox that nothing happens to.
+func (w *world) oneMore(ctx context.Context, s *schedule, name string) error {
+	b := &sandbox{plan: &sandboxPlan{name: name}, id: fmt.Sprintf("%x-%s", s.seed, name)}
+	var err error
+	if b.path, err = makeNetNS(b.id); err != nil {
+		return err
+	}
+	defer func() { _ = removeNetNS(b.path) }() // it may be gone
+	if err = writePod(name, ""); err != nil {
+		return err
+	}
+	for _, verb := range []string{"ADD", "DEL"} {
+		c, err := w.startCall(ctx, s, verb, b, callPlan{}, nil)
+		if err != nil {
+			return err
+		}
+		if <-c.done; c.err != nil || c.broken != nil {
+			return fmt.Errorf("%s: %w", c.what, errors.Join(c.err, c.broken))
+		}
+	}
+	return nil
+}
+
+// incomplete are the records of ADDs that did not come to their end, and of undos that did not.
+func incomplete() ([]string, error) {
+	files, err := filepath.Glob(root + "/state/records/*.json")
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var plan struct{ Complete bool }
+		if err = json.Unmarshal(text, &plan); err != nil {
+			return nil, err
+		}
+		if !plan.Complete {
+			all = append(all, string(text))
+		}
+	}
+	return all, nil
 }
 
 // stays makes sure that nothing is taken from a sandbox that is attached, whatever happens to others.
@@ -327,6 +465,11 @@ func (w *world) stays(ctx context.Context, s *schedule, b *sandbox) error {
 func (w *world) calls(ctx context.Context, s *schedule, b *sandbox, alive *roster) (bool, error) {
 	var open []*call
 	attached := false
+	for i := range b.plan.refusals {
+		if err := planFault(b, &b.plan.refusals[i]); err != nil {
+			return false, err
+		}
+	}
 	for i, p := range b.plan.calls {
 		if p.fault != nil {
 			if err := planFault(b, p.fault); err != nil {
@@ -356,7 +499,7 @@ func (w *world) calls(ctx context.Context, s *schedule, b *sandbox, alive *roste
 			}
 		}
 		// What nothing was done to has to succeed.
-		calm := alone && len(open) == 1 && p.kill == nobody && s.lockTimeout == 0 && !slices.ContainsFunc(b.plan.calls, func(c callPlan) bool { return c.fault != nil })
+		calm := alone && len(open) == 1 && p.kill == nobody && s.lockTimeout == 0 && b.plan.refusals == nil && !slices.ContainsFunc(b.plan.calls, func(c callPlan) bool { return c.fault != nil })
 		if calm && c.err != nil && (p.verb != "CHECK" || attached) {
 			return false, fmt.Errorf("%s fails without a cause: %w", c.what, c.err)
 		}
@@ -401,7 +544,12 @@ func (w *world) until(ctx context.Context, what string, start func() (*call, err
 }
 
 func planFault(b *sandbox, f *faultPlan) error {
-	return os.WriteFile(fmt.Sprintf("%s/%s/faults/%s-%s-%s", root, f.dir, b.id, f.ifName, f.verb), []byte(f.text), 0o600)
+	return os.WriteFile(f.file(b), []byte(f.text), 0o600)
+}
+
+// file is where fabric looks for a fault.
+func (f *faultPlan) file(b *sandbox) string {
+	return fmt.Sprintf("%s/%s/faults/%s-%s-%s", root, f.dir, b.id, f.ifName, f.verb)
 }
 
 // clearFaults takes back the faults that nobody met.

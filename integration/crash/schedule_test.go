@@ -24,8 +24,8 @@ type schedule struct {
 	gcs         []gcPlan
 	// daemonKills are moments, in calls.
 	daemonKills []float64
-	// reboot ends the run with a new boot.
-	reboot bool
+	// reboot ends the run with a new boot, later with ADDs of other sandboxes, some time after: those undo what nobody asks for any more.
+	reboot, later bool
 }
 
 // Sources of cluster knowledge.
@@ -46,6 +46,10 @@ type sandboxPlan struct {
 	forgotten bool
 	// netnsFirst: the namespace goes before the DEL, or GC.
 	netnsFirst bool
+	// refusals are calls that one of its plugins refuses, each time.
+	refusals []faultPlan
+	// outlasted: a refusal of the DEL lasts longer than the sandbox. Plexus lets that go after some minutes, and a later call undoes the rest.
+	outlasted bool
 }
 
 // callPlan is one call of the plugin.
@@ -73,6 +77,8 @@ const (
 	delegate   victim = "plugin"
 	ipam       victim = "IPAM plugin"
 	everything victim = "plexus and its plugins"
+	// told is a plexus that gets SIGTERM, and undoes what it has begun.
+	told victim = "plexus, told to stop"
 )
 
 // gcPlan is a GC at a moment, in calls.
@@ -92,8 +98,11 @@ func newSchedule(seed uint64) *schedule {
 	if r.IntN(4) == 0 {
 		s.lockTimeout = time.Duration(50+r.IntN(400)) * time.Millisecond
 	}
-	if r.IntN(8) == 0 {
+	switch r.IntN(8) {
+	case 0:
 		s.reboot = true
+	case 1, 2:
+		s.later = !s.real // without their namespace, reference plugins find not all that they made
 	}
 	for i := range 1 + min(r.IntN(4), r.IntN(4)) {
 		s.sandboxes = append(s.sandboxes, s.newSandbox(r, fmt.Sprintf("p%d", i)))
@@ -115,7 +124,7 @@ func newSchedule(seed uint64) *schedule {
 }
 
 func (s *schedule) newSandbox(r *rand.Rand, name string) sandboxPlan {
-	networks := []string{"fab0", "fab1", "fab2", "fab0"}
+	networks := []string{"fab0", "fab1", "fab2", "fab0", "fab3"}
 	if s.real {
 		networks = []string{"lan", "wan", "p2p", "tag", "ipv", "dum", "wan"} // bandwidth can not be in a sandbox twice under one name
 	}
@@ -133,7 +142,53 @@ func (s *schedule) newSandbox(r *rand.Rand, name string) sandboxPlan {
 	if s.real && !p.netnsFirst && !s.partial(&p) && r.IntN(2) == 0 {
 		p.networks = append(p.networks, "masq")
 	}
+	if !s.real && r.IntN(4) == 0 {
+		p.refuse(r)
+	}
 	return p
+}
+
+// refuse has a plugin of the sandbox refuse ADD, DEL or both, and nothing else happen to its plugins. What a plugin made before it refused
+// the ADD would be its own affair if it refused the DEL too: it has made nothing then.
+func (p *sandboxPlan) refuse(r *rand.Rand) {
+	for i := range p.calls {
+		p.calls[i].fault = nil
+	}
+	at := p.place(r)
+	add, del := at, at
+	add.verb, add.text = "ADD", pick(r, "begin", "leased", "linked")+" refuse"
+	del.verb, del.text = "DEL", pick(r, "begin", "released")+" refuse"
+	switch r.IntN(3) {
+	case 0:
+		p.refusals = []faultPlan{add}
+		return
+	case 1:
+		p.refusals = []faultPlan{del}
+	default:
+		add.text = "begin refuse"
+		p.refusals = []faultPlan{add, del}
+	}
+	p.outlasted = r.IntN(2) == 0
+}
+
+// place chooses a plugin of fabric: one of a network's list.
+func (p *sandboxPlan) place(r *rand.Rand) faultPlan {
+	i := r.IntN(len(p.networks) + 1)
+	if i == 0 {
+		return faultPlan{dir: "fabric", ifName: "eth0"}
+	}
+	return faultPlan{dir: pick(r, worldsOf(p.networks[i-1])...), ifName: fmt.Sprintf("net%d", i)}
+}
+
+// worldsOf are the folders of fabric that the plugins of a network's list have, in order.
+func worldsOf(network string) []string {
+	switch network {
+	case "fab1":
+		return []string{"fabric", "fabric2"}
+	case "fab3":
+		return []string{"fabric", "fabric2", "fabric3"}
+	}
+	return []string{"fabric"}
 }
 
 // addSecond adds another interface to the last sandbox. Its namespace stays until both have ended.
@@ -146,6 +201,9 @@ func (s *schedule) addSecond(r *rand.Rand) {
 		if c.fault != nil {
 			c.fault.dir, c.fault.ifName = "fabric", "eth1"
 		}
+	}
+	for i := range p.refusals {
+		p.refusals[i].dir, p.refusals[i].ifName = "fabric", "eth1"
 	}
 	s.sandboxes = append(s.sandboxes, p)
 }
@@ -166,6 +224,8 @@ func (s *schedule) newCall(r *rand.Rand, p *sandboxPlan, verb string) callPlan {
 		c.kill = ipam
 	case 7:
 		c.kill = everything
+	case 8:
+		c.kill = told
 	}
 	c.at = 1.1 * r.Float64()
 	if !s.real && r.IntN(4) == 0 {
@@ -175,13 +235,8 @@ func (s *schedule) newCall(r *rand.Rand, p *sandboxPlan, verb string) callPlan {
 }
 
 func (s *schedule) newFault(r *rand.Rand, p *sandboxPlan) *faultPlan {
-	f := &faultPlan{dir: "fabric", ifName: "eth0", verb: pick(r, "ADD", "DEL")}
-	if i := r.IntN(len(p.networks) + 1); i > 0 {
-		f.ifName = fmt.Sprintf("net%d", i)
-		if p.networks[i-1] == "fab1" && r.IntN(2) == 0 {
-			f.dir = "fabric2" // the second plugin of the list
-		}
-	}
+	f := p.place(r)
+	f.verb = pick(r, "ADD", "DEL")
 	what := pick(r, "kill", "kill", "kill", "fail")
 	if s.hangs() && r.IntN(4) == 0 {
 		what = "hang"
@@ -191,7 +246,7 @@ func (s *schedule) newFault(r *rand.Rand, p *sandboxPlan) *faultPlan {
 		phase = pick(r, "begin", "release", "released", "unlinked")
 	}
 	f.text = phase + " " + what
-	return f
+	return &f
 }
 
 // hangs reports whether a plugin may hang, until Plexus or the next call has had enough of it.

@@ -48,7 +48,7 @@ func (w *world) snapshot(ctx context.Context, isReal bool) ([]string, error) {
 // files are all files that stand for something attached: not host-local's bookkeeping, nor the marks that Plexus keeps of itself.
 func files() ([]string, error) {
 	var all []string
-	for _, dir := range []string{root + "/state", root + "/legacy", root + "/leases", root + "/fabric", root + "/fabric2", "/run/cni", "/run/k8s.cni.cncf.io"} {
+	for _, dir := range []string{root + "/state", root + "/legacy", root + "/leases", root + "/fabric", root + "/fabric2", root + "/fabric3", "/run/cni", "/run/k8s.cni.cncf.io"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil

@@ -91,7 +91,7 @@ func prepareHost() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	for _, dir := range []string{"manifests", "socket", "netns", "fabric/faults", "fabric2/faults"} {
+	for _, dir := range []string{"manifests", "socket", "netns", "fabric/faults", "fabric2/faults", "fabric3/faults"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
 			return err
 		}
@@ -153,6 +153,7 @@ func (w *world) networks() map[string][]object {
 	return map[string][]object{
 		"fab0": {fabric},
 		"fab1": {fabric, {"type": "fabric", "dir": root + "/fabric2"}},
+		"fab3": {fabric, {"type": "fabric", "dir": root + "/fabric2"}, {"type": "fabric", "dir": root + "/fabric3"}},
 		"fab2": {{"type": "fabric", "dir": root + "/fabric", "capabilities": object{"CNIDeviceInfoFile": true}}},
 
 		"lan": {
@@ -297,7 +298,11 @@ func removeNetNS(path string) error {
 // fabricLinks are the folders of fabric's links in a sandbox, which come and go with it.
 func fabricLinks(netns string) []string {
 	name := filepath.Base(netns)
-	return []string{filepath.Join(root, "fabric/links", name), filepath.Join(root, "fabric2/links", name)}
+	var all []string
+	for _, dir := range worldsOf("fab3") {
+		all = append(all, filepath.Join(root, dir, "links", name))
+	}
+	return all
 }
 
 // note adds a line to what is told of a schedule that fails.

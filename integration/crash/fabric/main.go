@@ -12,7 +12,8 @@
 //	links/<sandbox>/<ifname>                 an interface of a sandbox; the folder is there as long as the sandbox
 //	leases/<network>/<address>               an address, with "<containerID> <ifname>" in it
 //	leases/<network>/lock                    the lock of these
-//	faults/<containerID>-<ifname>-<VERB>     "<phase> kill", "<phase> fail" or "<phase> hang": what happens to the next such call, once
+//	faults/<containerID>-<ifname>-<VERB>     "<phase> kill", "<phase> fail" or "<phase> hang": what happens to the next such call, once;
+//	                                         "<phase> refuse": what happens to all of them
 package main
 
 import (
@@ -273,7 +274,7 @@ func (c *call) link() string {
 	return filepath.Join(c.Dir, "links", filepath.Base(c.netns), c.ifName)
 }
 
-// phase is a point at which the call may be told to end. A fault happens once, so that a later try gets further.
+// phase is a point at which the call may be told to end. A fault happens once, so that a later try gets further; a refusal again and again.
 func (c *call) phase(name string) error {
 	file := filepath.Join(c.Dir, "faults", c.containerID+"-"+c.ifName+"-"+c.verb)
 	text, err := os.ReadFile(file)
@@ -281,7 +282,7 @@ func (c *call) phase(name string) error {
 		return nil //nolint:nilerr // No fault is planned, or another process has just had it.
 	}
 	at, what, _ := strings.Cut(string(text), " ")
-	if at != name || os.Remove(file) != nil {
+	if at != name || what != "refuse" && os.Remove(file) != nil {
 		return nil
 	}
 	switch what {
