@@ -413,7 +413,7 @@ func (c *Config) Inline(i int) (*nad.List, error) {
 // ever, or with a configuration that the network's author wrote. The error is a [nad.ErrInvalid].
 func (c *Config) CheckNetwork(list *nad.List) error {
 	if list.Calls(PluginType, c.Type) {
-		return fmt.Errorf("%w: it calls the plugin %q, which is Plexus itself: name a network plugin", nad.ErrInvalid, cmp.Or(c.Type, PluginType))
+		return fmt.Errorf("%w: it calls the plugin %q, which would call Plexus from Plexus: name a network plugin", nad.ErrInvalid, cmp.Or(c.Type, PluginType))
 	}
 	return nil
 }

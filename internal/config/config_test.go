@@ -156,9 +156,9 @@ func TestInlineNetworks(t *testing.T) {
 		`{"name":"x"}`:                          `neither "type" nor "plugins"`,
 		`{"plugins":[{}]}`:                      `no "type"`,
 		`7`:                                     "not a JSON object",
-		`{"type":"plexus"}`:                     "is Plexus itself",
-		`{"type":"mine"}`:                       "is Plexus itself", // the name under which the runtime found it
-		`{"type":"x","ipam":{"type":"plexus"}}`: "is Plexus itself",
+		`{"type":"plexus"}`:                     "call Plexus from Plexus",
+		`{"type":"mine"}`:                       "call Plexus from Plexus", // the name under which the runtime found it
+		`{"type":"x","ipam":{"type":"plexus"}}`: "call Plexus from Plexus",
 	} {
 		c, err := Parse([]byte(`{"cniVersion":"1.0.0","name":"n","type":"mine","delegates":[` + text + `]}`))
 		if err != nil {
