@@ -418,7 +418,7 @@ func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
 	l := netdev.NewLinux()
 	for _, far := range []string{"198.51.100.0/24", "2001:db8:aaaa::/48"} {
 		_, dst, err := net.ParseCIDR(far)
-		if err := errors.Join(err, p.h.RouteAdd(&netlink.Route{LinkIndex: p.eth0, Dst: dst})); err != nil {
+		if err = errors.Join(err, p.h.RouteAdd(&netlink.Route{LinkIndex: p.eth0, Dst: dst})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -428,8 +428,10 @@ func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
 			{Prefix: netip.MustParsePrefix("2001:db8:5::5/64"), Gateway: netip.MustParseAddr("2001:db8:5::1")},
 		},
 		Routes: []netdev.IPRoute{
-			{Destination: netip.MustParsePrefix("0.0.0.0/0")}, {Destination: netip.MustParsePrefix("::/0")},
-			{Destination: netip.MustParsePrefix("198.51.100.0/24")}, {Destination: netip.MustParsePrefix("2001:db8:aaaa::/48"), Priority: 5},
+			{Destination: netip.MustParsePrefix("0.0.0.0/0")},
+			{Destination: netip.MustParsePrefix("::/0")},
+			{Destination: netip.MustParsePrefix("198.51.100.0/24")},
+			{Destination: netip.MustParsePrefix("2001:db8:aaaa::/48"), Priority: 5},
 			{Destination: netip.MustParsePrefix("198.51.100.128/25")}, // nobody else leads there
 		},
 	}
