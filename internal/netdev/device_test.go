@@ -412,8 +412,8 @@ func TestLinksOfTheHostHaveTheirDevices(t *testing.T) {
 func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
-	for _, f := range []netdev.Family{netdev.IPv4, netdev.IPv6} {
-		p.add(t, f, netlink.Route{LinkIndex: p.eth0})
+	for f, gateway := range map[netdev.Family]string{netdev.IPv4: "10.0.0.1", netdev.IPv6: "2001:db8::1"} {
+		p.add(t, f, netlink.Route{LinkIndex: p.eth0, Gw: net.ParseIP(gateway)})
 	}
 	l := netdev.NewLinux()
 	for _, far := range []string{"198.51.100.0/24", "2001:db8:aaaa::/48"} {
