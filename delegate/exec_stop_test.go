@@ -21,10 +21,15 @@ func TestExecDoesNotWaitTwiceForWhoWasToldToStop(t *testing.T) {
 		_, err := execIt(t, &Exec{Timeout: 200 * time.Millisecond, Grace: time.Hour}, path)
 		done <- err
 	}()
-	if !isOver() {
-		t.Fatal("the child is still at work")
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Call: %v, want a time-out", err)
+		}
+	case <-time.After(30 * time.Second): // of an hour
+		t.Error("it waits for the child")
 	}
-	if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Call: %v, want a time-out", err)
+	if !isOver() {
+		t.Error("the child is still at work")
 	}
 }
