@@ -32,7 +32,7 @@ func script(t *testing.T, body string) string {
 func call(path string) Call {
 	return Call{
 		Type: filepath.Base(path), Stdin: []byte(`{"name":"n"}`), Environ: append(os.Environ(), "CNI_COMMAND=ADD", "CNI_PATH="+filepath.Dir(path)),
-		Check: func(stdout []byte) error { _, err := parseResult(stdout, "0.1.0"); return err },
+		Check: func(stdout []byte) error { _, _, err := parseResult(stdout, "0.1.0"); return err },
 	}
 }
 

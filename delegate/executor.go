@@ -190,10 +190,8 @@ func (e *Executor) add(ctx context.Context, s Sandbox, a *Attachment, p *plugin,
 		return nil, err
 	}
 	call.Check = func(stdout []byte) error {
-		parsed, unusable := parseResult(stdout, a.List.CNIVersion())
-		if unusable == nil {
-			result, unusable = json.Marshal(parsed)
-		}
+		var unusable error
+		_, result, unusable = parseResult(stdout, a.List.CNIVersion())
 		return unusable
 	}
 	_, err = e.Plugins.Call(ctx, call)
@@ -364,11 +362,16 @@ func (a *Attachment) previousResult() (json.RawMessage, error) {
 	if err != nil || !ok {
 		return nil, err // DEL got a prevResult only in CNI 0.4.0
 	}
-	result, err := a.ResultAs(a.List.CNIVersion())
-	if err != nil || result == nil {
-		return nil, nil //nolint:nilerr // It was damaged on disk: plugins have to do without, rather than the pod be stuck.
+	result, previous, err := parseResult(a.Result, a.List.CNIVersion())
+	if err == nil && result.Version() != a.List.CNIVersion() {
+		if result, err = result.GetAsVersion(a.List.CNIVersion()); err == nil {
+			previous, err = json.Marshal(result)
+		}
 	}
-	return json.Marshal(result)
+	if err != nil {
+		return nil, nil //nolint:nilerr // There is none, or it was damaged on disk: plugins have to do without, rather than the pod be stuck.
+	}
+	return previous, nil
 }
 
 // Check asks the plugins of the default network, or of all of them, whether all is as their ADD left it. Networks whose

@@ -240,14 +240,15 @@ func (r *Request) attachment(i int, n Network) (*Attachment, error) {
 		}
 	}
 	a.Args = r.delegateArgs(n, a.Default)
-	list, err := n.List.EditPlugins(func(plugin map[string]json.RawMessage) error {
+	a.List = n.List
+	if n.Device == "" && len(n.Element.CNIArgs) == 0 && n.Element.IPAMClaimReference == "" {
+		return a, nil
+	}
+	var err error
+	a.List, err = n.List.EditPlugins(func(plugin map[string]json.RawMessage) error {
 		return editPlugin(plugin, n)
 	})
-	if err != nil {
-		return nil, err
-	}
-	a.List = list
-	return a, nil
+	return a, err
 }
 
 // namer gives each attachment its interface name (spec of the multi-network conventions, §4) and refuses to give one twice.

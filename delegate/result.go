@@ -24,7 +24,7 @@ func (a *Attachment) ResultAs(cniVersion string) (types.Result, error) {
 	if len(a.Result) == 0 {
 		return nil, nil // no result is an answer, not a failure
 	}
-	result, err := parseResult(a.Result, cniVersion)
+	result, err := readResult(a.Result, cniVersion)
 	if err != nil {
 		return nil, fmt.Errorf("%s: result: %w", a, err)
 	}
@@ -73,25 +73,11 @@ func IsSandbox(netns string) func(path string) bool {
 // ErrBadOutput marks what a plugin printed or wrote and that cannot be understood.
 var ErrBadOutput = errors.New("unusable output of a plugin")
 
-// parseResult reads what a plugin printed on ADD; without a version of its own it has the configuration's. Whatever it returns can be
-// recorded and read again.
-func parseResult(raw []byte, confVersion string) (types.Result, error) {
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil, fmt.Errorf("%w: it printed no result", ErrBadOutput)
-	}
-	resultVersion, err := checkResult(raw)
+// parseResult reads what a plugin printed on ADD, and returns it as JSON that can be recorded and read again.
+func parseResult(raw []byte, confVersion string) (types.Result, json.RawMessage, error) {
+	result, err := readResult(raw, confVersion)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
-	}
-	if resultVersion == "" {
-		// As libcni has it: without a version of its own a result has the configuration's.
-		if raw, err = withVersion(raw, confVersion); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
-		}
-	}
-	result, err := create.Create(cmp.Or(resultVersion, confVersion), raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
+		return nil, nil, err
 	}
 	// The library reads an address that is not there, and then writes what it cannot read.
 	again, err := json.Marshal(result)
@@ -99,7 +85,26 @@ func parseResult(raw []byte, confVersion string) (types.Result, error) {
 		_, err = create.Create(result.Version(), again)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: an address or a route is missing or malformed: %w", ErrBadOutput, err)
+		return nil, nil, fmt.Errorf("%w: an address or a route is missing or malformed: %w", ErrBadOutput, err)
+	}
+	return result, again, nil
+}
+
+// readResult reads a result; without a version of its own it has the configuration's, as libcni has it.
+func readResult(raw []byte, confVersion string) (types.Result, error) {
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return nil, fmt.Errorf("%w: it printed no result", ErrBadOutput)
+	}
+	resultVersion, err := checkResult(raw)
+	if err == nil && resultVersion == "" {
+		raw, err = withVersion(raw, confVersion)
+	}
+	var result types.Result
+	if err == nil {
+		result, err = create.Create(cmp.Or(resultVersion, confVersion), raw)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadOutput, err)
 	}
 	return result, nil
 }

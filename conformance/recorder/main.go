@@ -4,7 +4,7 @@
 // Command recorder is a CNI plugin for tests. It writes down how it was called, answers an ADD with the result that its configuration
 // holds, and misbehaves where its configuration says so. Unless it is told to, it changes nothing on the host.
 //
-// It is as strict as the reference plugins (1.9.1): an ADD needs a network namespace that is open, and a CHECK the result of the ADD.
+// It is as strict as the reference plugins (1.10.0): an ADD needs a network namespace that is open, and a CHECK the result of the ADD.
 //
 //	{
 //	  "type": "recorder",

@@ -15,9 +15,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/containernetworking/cni/pkg/utils"
 
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/bounded"
@@ -28,9 +29,6 @@ import (
 
 // maxFileBytes bounds one state file.
 const maxFileBytes = 8 << 20
-
-// containerID is what CNI allows as one; other names in the state folder are not state.
-var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
 // attachment is one delegate of Multus' state file, <dir>/<containerID>, a JSON array of them. The
 // first is the default network.
@@ -128,19 +126,21 @@ func Containers(dir string) ([]string, error) {
 	var ids []string
 	for _, e := range entries {
 		// Our own folder of records, and our boot marker, may lie in the same place, and other programs' files.
-		if e.Type().IsRegular() && containerID.MatchString(e.Name()) && e.Name() != "boot-id" && isState(filepath.Join(dir, e.Name())) {
+		if e.Type().IsRegular() && utils.ValidateContainerID(e.Name()) == nil && e.Name() != "boot-id" && isState(filepath.Join(dir, e.Name())) {
 			ids = append(ids, e.Name())
 		}
 	}
 	return ids, nil
 }
 
-// runtimeID is a container ID as containerd and CRI-O make them.
-var runtimeID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// isRuntimeID reports whether a name is a container ID as containerd and CRI-O make them.
+func isRuntimeID(name string) bool {
+	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
+}
 
 // isState tells a state file, a JSON array, from a log or the like. One that was cut short is known by its name.
 func isState(path string) bool {
-	if runtimeID.MatchString(filepath.Base(path)) {
+	if isRuntimeID(filepath.Base(path)) {
 		return true
 	}
 	if filepath.Ext(path) == suffixCorrupt {

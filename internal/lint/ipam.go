@@ -63,7 +63,7 @@ func (c *pluginCheck) checkIPAM(use ipamUse) {
 	c.pools = append(c.pools, ipam.pools...)
 }
 
-// checkHostLocal holds the rules of host-local (its allocator.LoadIPAMConfig), and that gateways are within their subnets. elsewhere is
+// checkHostLocal holds the rules of host-local (its allocator.LoadIPAMConfig). elsewhere is
 // set if pods may bring ranges along.
 func (c *pluginCheck) checkHostLocal(elsewhere bool) {
 	sets := 0
@@ -152,9 +152,7 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 		switch {
 		case !ok:
 			c.report(IPAMInvalid, given, prefix+key, fmt.Sprintf("%s %q is no address", key, short(given.text)), "")
-		case !subnet.Contains(addr) && key == "gateway":
-			c.outside(given, prefix+key, addr, subnet)
-		case !subnet.Contains(addr):
+		case !subnet.Contains(addr): // a gateway too, since host-local 1.10
 			c.report(IPAMInvalid, given, prefix+key, fmt.Sprintf("%s %v is outside of subnet %v", key, addr, subnet), "")
 		case key == "rangeStart":
 			p.first = addr
@@ -165,7 +163,7 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 		default:
 			continue
 		}
-		sound = sound && key == "gateway"
+		sound = false
 	}
 	if sound && p.last.Less(p.first) {
 		c.report(IPAMInvalid, cmp.Or(r.fold("rangeStart"), at), prefix+"rangeStart", fmt.Sprintf("rangeStart %v is behind rangeEnd %v", p.first, p.last), "exchange them")

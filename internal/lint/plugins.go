@@ -127,11 +127,11 @@ func knownPlugins() map[string]plugin {
 		"ipvlan": {ipam: ipamRequired, keys: map[string]rule{
 			"master": ifName(), "mode": oneOf("l2", "l3", "l3s"), "mtu": mtu(), "linkInContainer": boolean(),
 		}},
-		"vlan": {ipam: ipamRequired, required: []string{"master", "vlanId"}, keys: map[string]rule{
+		"vlan": {ipam: ipamOptional, required: []string{"master", "vlanId"}, keys: map[string]rule{
 			"master": ifName(), "vlanId": integer(0, 4094), "mtu": mtu(), "linkInContainer": boolean(),
 		}},
 		"host-device": {ipam: ipamOptional, capabilities: []string{"deviceID"}, device: true, check: checkHostDevice, keys: map[string]rule{
-			"device": ifName(), "hwaddr": text(), "kernelpath": text(), "pciBusID": text(),
+			"device": ifName(), "hwaddr": text(), "kernelpath": text(), "pciBusID": text(), "useInterfaceNetwork": boolean(),
 		}},
 		"ptp": {ipam: ipamRequired, keys: map[string]rule{"ipMasq": boolean(), "ipMasqBackend": backend, "mtu": mtu()}},
 		"tap": {ipam: ipamOptional, capabilities: []string{"mac"}, keys: map[string]rule{
@@ -154,7 +154,7 @@ func knownPlugins() map[string]plugin {
 		"portmap": {chained: true, capabilities: []string{"portMappings"}, check: checkPortmap, keys: map[string]rule{
 			"backend": backend, "snat": boolean(), "conditionsV4": list(), "conditionsV6": list(), "masqAll": boolean(), "markMasqBit": integer(0, 31), "externalSetMarkChain": text(),
 		}},
-		"sbr": {chained: true, keys: map[string]rule{"table": integer(0, math.MaxInt32)}},
+		"sbr": {chained: true, keys: map[string]rule{"table": integer(0, math.MaxInt32), "gateways": list(), "addSourceHints": boolean()}},
 		"vrf": {chained: true, required: []string{"vrfname"}, keys: map[string]rule{"vrfname": ifName(), "table": integer(0, math.MaxUint32)}},
 	}
 }

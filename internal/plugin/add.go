@@ -12,6 +12,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/delegate"
@@ -23,6 +24,8 @@ import (
 // configuration's version. It succeeds as a whole, or leaves nothing.
 func (p *Plugin) Add(ctx context.Context, args *skel.CmdArgs) (types.Result, error) {
 	start := time.Now()
+	// While it waits for the disk, the source and the plugins. In this order they are needed.
+	go learn(source.Selection{}, types.PluginConf{}, delegate.Plan{}, types100.Result{}, delegate.CacheEntry{}, source.Report{})
 	c, err := p.newCall(args)
 	if err != nil {
 		return nil, err
@@ -249,9 +252,9 @@ func (c *call) reportAttachment(r *source.Report, a *delegate.Attachment) error 
 		return fmt.Errorf("%s: %w", a, err)
 	}
 	r.Status = append(r.Status, status...)
-	interfaces, err := a.PodInterfaces(c.sandbox.NetNS)
+	interfaces, err := annotations.PodInterfaces(result, a.IfName, delegate.IsSandbox(c.sandbox.NetNS))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", a, err)
 	}
 	claimed := a.Claimed
 	for _, i := range interfaces {

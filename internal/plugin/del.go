@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/record"
 )
@@ -18,6 +21,7 @@ import (
 // success; what could not be undone is kept for the next DEL, GC or repair, and told.
 func (p *Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 	start := time.Now()
+	go learn(delegate.Plan{}, types.PluginConf{}, types100.Result{})
 	cfg, refused, err := config.ParseForUndo(args.StdinData)
 	if err != nil {
 		return err
