@@ -4,9 +4,13 @@
 package conformance_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/internal/testenv"
 )
 
 // nestedPlexus are keys by which a plugin calls Plexus.
@@ -53,6 +57,21 @@ func TestTrust(t *testing.T) {
 				w.mustFail("STATUS", notAvailable, w.path("file.conf"), `"plexus"`)
 				delete(w.conf, "clusterNetwork")
 			}
+			w.expectCalls()
+		},
+		"R24 a delegate that runs Plexus, on every verb": func(w *world) {
+			script := w.write("bin/wrapper", "#!/bin/sh\nexec "+filepath.Join(testenv.Build(w.t, "./cmd/plexus", "./conformance/recorder"), "plexus")+"\n")
+			if err := os.Chmod(script, 0o755); err != nil { //nolint:gosec // A plugin.
+				w.t.Fatal(err)
+			}
+			w.version11()
+			wrapped := w.recorder(object{"type": "wrapper", "name": "wrapped", "cniVersion": "1.1.0"})
+			wrapped["delegates"] = []any{w.recorder(object{"name": "inner", "cniVersion": "1.1.0"})}
+			w.conf["delegates"] = []any{wrapped}
+			w.mustFail("STATUS", types.ErrInvalidNetworkConfig, "called Plexus")
+			w.identify()
+			w.netns, w.ifName, w.containerID = testenv.NetNS(w.t), "eth0", "c1"
+			w.mustFail("ADD", types.ErrInvalidNetworkConfig, "called Plexus")
 			w.expectCalls()
 		},
 		"R24 under the program's own name": func(w *world) {
