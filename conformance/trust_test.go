@@ -100,7 +100,7 @@ func TestTrust(t *testing.T) {
 			w.nad("kube-system/x", w.recorder(object{"name": "x"}))
 			w.annotate(defaultNetwork, "x")
 			w.conf["defaultNetworkAnnotation"] = false
-			w.expectRefused(types.ErrInvalidNetworkConfig, "kube-system/x", `"defaultNetworkAnnotation": true`)
+			w.expectRefused(types.ErrInvalidNetworkConfig, "kube-system/x", `"defaultNetworkAnnotation" to true`)
 			delete(w.conf, "defaultNetworkAnnotation")
 			w.must("ADD")
 			w.expectCalls("ADD x eth0")

@@ -436,6 +436,15 @@ func (c *Config) CheckNetwork(list *nad.List) error {
 	return nil
 }
 
+// CheckReplacement refuses a network of the default-network annotation in the place of a default network that stands in the configuration, or
+// in a file that it names, unless the configuration allows it.
+func (c *Config) CheckReplacement(network string) error {
+	if c.DefaultNetworkAnnotation || c.ClusterNetwork != "" && !c.ClusterNetworkIsPath() {
+		return nil
+	}
+	return fmt.Errorf("network %s would replace the default network of Plexus' configuration, which does not allow that: remove the annotation, or set \"defaultNetworkAnnotation\" to true there", network)
+}
+
 // IsSystemNamespace reports whether pods of namespace ns get no default networks, and no network status for the default network alone.
 func (c *Config) IsSystemNamespace(ns string) bool {
 	return slices.Contains(c.SystemNamespaces, ns)
