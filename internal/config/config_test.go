@@ -115,7 +115,7 @@ func TestParseRefuses(t *testing.T) {
 		"more networks than a pod can have":  {with(`"maxNetworksPerPod":301`), "use 1 to 300"},
 		"a namespace that is none":           {with(`"podNamespace":"A/b"`), `podNamespace "A/b"`},
 		"no time for delegates":              {with(`"delegateTimeoutSeconds":0`), "use 1 to 600"},
-		"a grace of less than nothing":      {with(`"statusGraceSeconds":-1`), "use 0 to 86400"},
+		"a grace of less than nothing":       {with(`"statusGraceSeconds":-1`), "use 0 to 86400"},
 		"more time than a runtime waits":     {with(`"delegateTimeoutSeconds":601`), "use 1 to 600"},
 		"fewer plugins than none":            {with(`"maxParallelDelegates":-1`), "use 1 to 1024, or 0 for no limit"},
 		"more plugins than a node can bear":  {with(`"maxParallelDelegates":1025`), `maxParallelDelegates "1025": use 1 to 1024`},
