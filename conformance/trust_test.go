@@ -4,9 +4,13 @@
 package conformance_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/internal/testenv"
 )
 
 // nestedPlexus are keys by which a plugin calls Plexus.
@@ -55,6 +59,21 @@ func TestTrust(t *testing.T) {
 			}
 			w.expectCalls()
 		},
+		"R24 a delegate that runs Plexus, on every verb": func(w *world) {
+			script := w.write("bin/wrapper", "#!/bin/sh\nexec "+filepath.Join(testenv.Build(w.t, "./cmd/plexus", "./conformance/recorder"), "plexus")+"\n")
+			if err := os.Chmod(script, 0o755); err != nil { //nolint:gosec // A plugin.
+				w.t.Fatal(err)
+			}
+			w.version11()
+			wrapped := w.recorder(object{"type": "wrapper", "name": "wrapped", "cniVersion": "1.1.0"})
+			wrapped["delegates"] = []any{w.recorder(object{"name": "inner", "cniVersion": "1.1.0"})}
+			w.conf["delegates"] = []any{wrapped}
+			w.mustFail("STATUS", types.ErrInvalidNetworkConfig, "called Plexus")
+			w.identify()
+			w.netns, w.ifName, w.containerID = testenv.NetNS(w.t), "eth0", "c1"
+			w.mustFail("ADD", types.ErrInvalidNetworkConfig, "called Plexus")
+			w.expectCalls()
+		},
 		"R24 under the program's own name": func(w *world) {
 			w.conf["type"] = "renamed"
 			w.nad("default/a", object{"name": "a", "type": "renamed"})
@@ -81,7 +100,7 @@ func TestTrust(t *testing.T) {
 			w.nad("kube-system/x", w.recorder(object{"name": "x"}))
 			w.annotate(defaultNetwork, "x")
 			w.conf["defaultNetworkAnnotation"] = false
-			w.expectRefused(types.ErrInvalidNetworkConfig, "kube-system/x", `"defaultNetworkAnnotation": true`)
+			w.expectRefused(types.ErrInvalidNetworkConfig, "kube-system/x", `"defaultNetworkAnnotation" to true`)
 			delete(w.conf, "defaultNetworkAnnotation")
 			w.must("ADD")
 			w.expectCalls("ADD x eth0")

@@ -95,8 +95,11 @@ func (p *plugin) config(l *nad.List, capabilityArgs, more map[string]json.RawMes
 
 // environ is what a plugin gets of the environment: that of Plexus, and CNI's parameters.
 func (e *Executor) environ(command string, s Sandbox, ifName string, args [][2]string) []string {
-	// What a runtime meant for Plexus is not for its delegates.
-	environ := slices.DeleteFunc(slices.Clone(e.Environ), func(kv string) bool { return strings.HasPrefix(kv, "CNI_") })
+	// What a runtime meant for Plexus is not for its delegates. Other keys are handed on, as CNI_NETNS_OVERRIDE.
+	environ := slices.DeleteFunc(slices.Clone(e.Environ), func(kv string) bool {
+		key, _, _ := strings.Cut(kv, "=")
+		return slices.Contains([]string{envCommand, envContainerID, envNetNS, envIfName, envArgs, envPath}, key)
+	})
 	pairs := make([]string, 0, len(args))
 	for _, kv := range args {
 		pairs = append(pairs, kv[0]+"="+kv[1])

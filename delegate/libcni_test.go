@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -69,7 +70,7 @@ func (r *receiver) Call(_ context.Context, c Call) ([]byte, error) {
 
 // TestPluginsGetWhatLibcniGivesThem: Plexus calls plugins itself, and they cannot tell it from libcni.
 func TestPluginsGetWhatLibcniGivesThem(t *testing.T) {
-	t.Parallel()
+	t.Setenv("CNI_NETNS_OVERRIDE", "1")
 	for name, conf := range map[string]string{
 		"a list":                   `{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"one","capabilities":{"mac":true,"ips":false},"x":{"y":[1,null,"<&>"]}},{"type":"two","capabilities":{"ips":true,"bandwidth":true}}]}`,
 		"a plugin":                 `{"cniVersion":"1.0.0","name":"n","type":"one","capabilities":{"mac":true},"runtimeConfig":{"mac":"of the network"}}`,
@@ -78,7 +79,6 @@ func TestPluginsGetWhatLibcniGivesThem(t *testing.T) {
 		"one without CHECK and GC": `{"cniVersion":"1.1.0","name":"n","disableCheck":true,"disableGC":true,"plugins":[{"type":"one"}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			list, err := nad.Recorded([]byte(conf), nad.Defaults{})
 			if err != nil {
 				t.Fatal(err)
@@ -88,7 +88,7 @@ func TestPluginsGetWhatLibcniGivesThem(t *testing.T) {
 			valid := []types.GCAttachment{{ContainerID: "c1", IfName: "net1"}}
 
 			ours := &receiver{}
-			e := &Executor{BinDirs: []string{"/a", "/b"}, CacheDir: t.TempDir(), Environ: []string{"CNI_COMMAND=CHECK", "CNI_ARGS=of=the-caller", "PATH=/bin"}, Plugins: ours, Kernel: &kernel{}}
+			e := &Executor{BinDirs: []string{"/a", "/b"}, CacheDir: t.TempDir(), Environ: append(os.Environ(), "CNI_COMMAND=CHECK", "CNI_ARGS=of=the-caller"), Plugins: ours, Kernel: &kernel{}}
 			p := &Plan{
 				Sandbox:     Sandbox{ContainerID: "c1", NetNS: "/run/netns/x", IfName: "net1"},
 				Attachments: []Attachment{{Network: "n", IfName: "net1", Default: true, List: list, Args: args, CapabilityArgs: capabilities}},

@@ -147,7 +147,7 @@ func parse(conf []byte, args string) (*Config, []error) {
 		func(raw *rawConfig) error { return c.parseMAC(raw, args) }, c.parsePrevResult,
 	} {
 		err := parse(raw)
-		if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only where it is the outermost
+		if several, ok := err.(interface{ Unwrap() []error }); ok {
 			errs = append(errs, several.Unwrap()...)
 		} else if err != nil {
 			errs = append(errs, err)

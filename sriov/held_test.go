@@ -6,6 +6,7 @@ package sriov_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -313,6 +314,48 @@ func (s *slowMAC) VF(pf string, id int) (netdev.VF, error) {
 		}
 	}
 	return vf, err
+}
+
+// TestDriverThatGivesTheMACWhenItIsUp shows another one for a moment, or for good, which is not what the pod asked for.
+func TestDriverThatGivesTheMACWhenItIsUp(t *testing.T) {
+	t.Parallel()
+	for _, ever := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNode(t)
+			before := n.state()
+			n.plugin.Kernel = &lateMAC{Fake: n.fake, ever: ever}
+			out, err := n.call(t.Context(), "ADD", podA(), config(vf0, map[string]any{"mac": "02:00:00:00:00:aa"}))
+			if ever {
+				if err != nil || !strings.Contains(out, `"mac":"02:00:00:00:00:aa"`) {
+					t.Errorf("ADD: %s, %v", out, err)
+				}
+				return
+			}
+			wantCode(t, err, types.ErrInternal, "02:00:00:00:00:aa", "02:00:00:00:00:99")
+			if diff := cmp.Diff(before, n.state()); diff != "" {
+				t.Errorf("after the failed ADD (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// lateMAC shows another MAC of what is up in the sandbox, the first three times or always.
+type lateMAC struct {
+	*netdev.Fake
+	ever  bool
+	asked int
+}
+
+func (l *lateMAC) Links(netns string) ([]netdev.Link, error) {
+	links, err := l.Fake.Links(netns)
+	for i := range links {
+		if netns == sandbox && links[i].Parent == vf0 && links[i].Up {
+			if l.asked++; l.asked < 4 || !l.ever {
+				links[i].MAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x99}
+			}
+		}
+	}
+	return links, err
 }
 
 // TestDriverThatResetsItsVF is i40e and ice with iavf: the interface has its MAC at once.

@@ -214,7 +214,7 @@ func TestPodsGo(t *testing.T) {
 	for _, name := range []string{"deleted", "ended", "replaced", "stays"} {
 		s.AddPods(fakeapi.Pod{Name: name, UID: "u-" + name})
 	}
-	client, err := kube.NewClient(config)
+	client, err := kube.NewClient(config, kube.ClientOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

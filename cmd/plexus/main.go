@@ -71,6 +71,7 @@ func run(ctx context.Context) *types.Error {
 		DeviceInfoDir: deviceInfoDir,
 		PCI:           sysfs.New("/sys"),
 		VFs:           vfs,
+		Failed:        func(c *config.Config, verb string, code uint) { countFailure(ctx, c, verb, code) },
 	}
 	return skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add: func(a *skel.CmdArgs) error {
@@ -90,6 +91,16 @@ func run(ctx context.Context) *types.Error {
 		GC:     verb(ctx, p.GC),
 		Status: verb(ctx, p.Status),
 	}, version.All, about())
+}
+
+// countFailure has the daemon count a failed call in its metrics. A daemon that is not there, or of a release that does not, counts none.
+func countFailure(ctx context.Context, c *config.Config, verb string, code uint) {
+	if c.DaemonSocketDir == "" {
+		return
+	}
+	client := remote.NewSocket(c.DaemonSocketDir)
+	defer func() { _ = client.Close() }()                                                 // nothing more is asked
+	_ = client.Failed(context.WithoutCancel(ctx), remote.Failure{Verb: verb, Code: code}) // the runtime is told in any case
 }
 
 // runSRIOV answers as the plugin sriov, which this program is when it is installed under that name.

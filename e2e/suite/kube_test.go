@@ -48,8 +48,7 @@ func newNamespace(t *testing.T) string {
 			t.Errorf("delete pods of namespace %s: %v", ns.Name, err)
 			return
 		}
-		pods := cache.NewListWatchFromClient(env.client.CoreV1().RESTClient(), "pods", ns.Name, fields.Everything())
-		if err := untilNone(ctx, pods, &corev1.Pod{}); err != nil {
+		if err := untilNone(ctx, listAll("pods", ns.Name), &corev1.Pod{}); err != nil {
 			t.Errorf("namespace %s has pods still: %v", ns.Name, err)
 		}
 	})
@@ -175,6 +174,10 @@ func untilNone(ctx context.Context, list *cache.ListWatch, kind runtime.Object) 
 
 func listOne(resource, namespace, name string) *cache.ListWatch {
 	return cache.NewListWatchFromClient(env.client.CoreV1().RESTClient(), resource, namespace, fields.OneTermEqualSelector("metadata.name", name))
+}
+
+func listAll(resource, namespace string) *cache.ListWatch {
+	return cache.NewListWatchFromClient(env.client.CoreV1().RESTClient(), resource, namespace, fields.Everything())
 }
 
 // waitEvent waits for an event about a pod.

@@ -64,22 +64,29 @@ func linksOf(t *testing.T, pod *corev1.Pod) []link {
 // netnsOf is a path, on the node, of a pod's network namespace.
 func netnsOf(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
+	pids := tasksOf(t, pod, "sandbox")
+	if len(pids) != 1 {
+		t.Fatalf("pod %s: want one sandbox that runs, got the processes %q", pod.Name, pids)
+	}
+	return path.Join("/proc", pids[0], "ns/net")
+}
+
+// tasksOf are the first processes, by their IDs on the node, of what runs of a pod and is of a kind: sandbox or container. After a reboot
+// a pod has a sandbox that runs besides one that does not.
+func tasksOf(t *testing.T, pod *corev1.Pod, kind string) []string {
+	t.Helper()
 	ctr := func(args ...string) string {
 		return onNode(t, pod.Spec.NodeName, append([]string{"ctr", "--namespace", "k8s.io"}, args...)...)
 	}
-	sandboxes := strings.Fields(ctr("containers", "list", "--quiet",
-		fmt.Sprintf(`labels."io.kubernetes.pod.uid"==%s,labels."io.cri-containerd.kind"==sandbox`, pod.UID)))
-	// After a reboot a pod has one that runs besides one that does not.
+	known := strings.Fields(ctr("containers", "list", "--quiet",
+		fmt.Sprintf(`labels."io.kubernetes.pod.uid"==%s,labels."io.cri-containerd.kind"==%s`, pod.UID, kind)))
 	var pids []string
 	for task := range strings.Lines(ctr("tasks", "list")) {
-		if f := strings.Fields(task); len(f) == 3 && f[2] == "RUNNING" && slices.Contains(sandboxes, f[0]) {
+		if f := strings.Fields(task); len(f) == 3 && f[2] == "RUNNING" && slices.Contains(known, f[0]) {
 			pids = append(pids, f[1])
 		}
 	}
-	if len(pids) != 1 {
-		t.Fatalf("pod %s: want one sandbox that runs, got %d of %q", pod.Name, len(pids), sandboxes)
-	}
-	return path.Join("/proc", pids[0], "ns/net")
+	return pids
 }
 
 // leasesOf are the addresses of a network that host-local holds on a node.

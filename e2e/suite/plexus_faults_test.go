@@ -5,18 +5,19 @@ package suite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/plexus-cni/plexus/e2e/cluster"
@@ -43,8 +44,7 @@ func watchPods(t *testing.T, namespace string, networks ...string) *podWatch {
 			w.see(pod, networks)
 		}
 	}
-	list := toolscache.NewListWatchFromClient(env.client.CoreV1().RESTClient(), "pods", namespace, fields.Everything())
-	informer := toolscache.NewSharedInformer(list, &corev1.Pod{}, 0)
+	informer := toolscache.NewSharedInformer(listAll("pods", namespace), &corev1.Pod{}, 0)
 	if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    see,
 		UpdateFunc: func(_, now any) { see(now) },
@@ -242,6 +242,7 @@ func checkChurn(t *testing.T, disturb func(*testing.T, int)) {
 // checkDaemonChurn deletes, rolls and kills the daemon while pods start and go.
 func checkDaemonChurn(t *testing.T) {
 	t.Helper()
+	keepReady(t)
 	checkChurn(t, func(t *testing.T, times int) {
 		t.Helper()
 		switch times {
@@ -262,6 +263,7 @@ func checkDaemonChurn(t *testing.T) {
 // checkAPIChurn takes the API server away, without a word, while pods start and go.
 func checkAPIChurn(t *testing.T) {
 	t.Helper()
+	keepReady(t)
 	checkChurn(t, func(t *testing.T, _ int) {
 		t.Helper()
 		restart(t, cluster.APIServer)
@@ -309,15 +311,60 @@ func checkReboot(t *testing.T) {
 	awaitPlexus(t)
 }
 
-// checkStopped shows that no pod starts without Plexus where Plexus was installed: it waits.
+// checkOutage shows that a daemon that starts while there is no API server takes nothing from the pods that run, and that the next pod
+// starts when the API server is back.
+func checkOutage(t *testing.T) {
+	t.Helper()
+	keepClean(t)
+	keepReady(t)
+	namespace := newNetworks(t)
+	runs := startPod(t, newPod(namespace, "runs", selecting("business-net,mgmt-net")))
+	ctx, cancel := context.WithTimeout(t.Context(), busyLimit)
+	defer cancel()
+	err := env.cluster.Stop(ctx, cluster.APIServer, syscall.SIGKILL)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := sync.OnceValue(func() error { return env.cluster.Start(context.WithoutCancel(ctx), cluster.APIServer) })
+	t.Cleanup(func() { // also when the test ends early
+		if err := start(); err != nil {
+			t.Error(err)
+		}
+	})
+	const daemon = "pgrep -o -x plexusd || true"
+	before := onNode(t, runs.Spec.NodeName, "sh", "-c", daemon)
+	onNode(t, runs.Spec.NodeName, "pkill", "-KILL", "-x", "plexusd")
+	eventually(t, "the kubelet has started the daemon again", func() bool {
+		now := onNode(t, runs.Spec.NodeName, "sh", "-c", daemon)
+		return now != "" && now != before
+	})
+	awaitStatusAsked(t)
+	checkCrash(t, runs)
+	if err := start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitPlexus(t)
+	next := startPod(t, newPod(namespace, "next", selecting("business-net,mgmt-net")))
+	for _, pod := range []*corev1.Pod{runs, next} {
+		checkNetworks(t, pod, clusterNet(t), business(namespace, "net1"), mgmt(namespace, "net2"))
+	}
+}
+
+// checkStopped shows that no pod starts without Plexus where Plexus was installed: it waits. Pods that run go on, and so does their node.
 func checkStopped(t *testing.T) {
 	t.Helper()
 	keepClean(t)
+	keepReady(t)
 	namespace := newNetworks(t)
 	stopped := startPod(t, newPod(namespace, "stopped", selecting("business-net,mgmt-net")))
 	never := `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": "true"}}}}}`
 	kubectl(t, "", "--namespace", plexusNamespace, "patch", "daemonset", "plexusd", "--patch", never)
 	eventually(t, "no daemon", func() bool { return len(daemonPods(t)) == 0 })
+	awaitStatusAsked(t)
+	checkCrash(t, stopped)
 
 	waits := createPod(t, newPod(namespace, "waits", selecting("business-net,mgmt-net")))
 	event := waitEvent(t, waits, "FailedCreatePodSandBox")

@@ -31,6 +31,8 @@ const (
 	plexusUser      = "system:serviceaccount:" + plexusNamespace + ":plexusd"
 	// generatedConf is what Plexus puts in front of the cluster's own network configuration.
 	generatedConf = "/etc/cni/net.d/00-plexus.conflist"
+	// plexusState is where it keeps its records.
+	plexusState = "/var/lib/cni/plexus"
 	// mib is a mebibyte in the KiB that /proc counts in.
 	mib = 1024
 )

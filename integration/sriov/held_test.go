@@ -178,7 +178,7 @@ func TestVFStaysInItsVLANWhileAProcessHasIt(t *testing.T) {
 	m.eventually("a process in the pod", func() error {
 		own, err := os.Readlink("/proc/self/ns/net")
 		other, otherErr := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid))
-		if err := errors.Join(err, otherErr); err != nil || own == other {
+		if err = errors.Join(err, otherErr); err != nil || own == other {
 			return fmt.Errorf("it is in %s: %w", other, err)
 		}
 		return nil

@@ -40,6 +40,10 @@ const (
 	// client may need most of one.
 	DefaultDelegateTimeout = 90 * time.Second
 	maxDelegateTimeout     = 10 * time.Minute
+	// DefaultStatusGrace is more than a DaemonSet takes to replace a pod, its image pulled, and not more than pods are allowed to stay on a
+	// node that is not ready.
+	DefaultStatusGrace = 5 * time.Minute
+	maxStatusGrace     = 24 * time.Hour
 
 	// DefaultMaxParallelDelegates keeps a burst of pods from filling the memory: a plugin takes some 10 MB, its IPAM as much again.
 	// It is far above the number of CPUs, because plugins wait for most of their time.
@@ -124,6 +128,8 @@ type Config struct {
 	PodNamespace string
 
 	DelegateTimeout time.Duration
+	// StatusGrace is how long STATUS bears a source that is away (key statusGraceSeconds).
+	StatusGrace time.Duration
 	// CheckAll has a CHECK ask all networks of a sandbox, not only the default one (key checkNetworks: "default" or "all").
 	CheckAll bool
 	// MaxParallelDelegates bounds the delegate plugins that run at a time, of all calls that share CNIDir; 0 is no limit.
@@ -213,6 +219,10 @@ type document struct {
 	// How long one call of one plugin may take before it is killed, with its children; 1 to [maxDelegateTimeout]. Default:
 	// [DefaultDelegateTimeout].
 	DelegateTimeoutSeconds *int `json:"delegateTimeoutSeconds"`
+	// How long STATUS still succeeds while plexusd (without a daemon: the API server) is away, counted from when it was last seen ready; 0 to
+	// [maxStatusGrace]. A runtime turns a STATUS that fails into a node that is NotReady, on which the kubelet starts no pod and restarts no
+	// container, so this has to outlast an update of plexusd. Default: [DefaultStatusGrace].
+	StatusGraceSeconds *int `json:"statusGraceSeconds"`
 	// How many plugins run at a time on the node, in all calls together: a call runs one at a time, and has a place from its first plugin
 	// to its last. Further calls wait, up to a minute. 0 for no limit. Allow more if plugins wait for long, as for DHCP. Default: [DefaultMaxParallelDelegates].
 	MaxParallelDelegates *int `json:"maxParallelDelegates"`
@@ -276,6 +286,7 @@ func Parse(data []byte) (*Config, error) {
 		ReadinessIndicatorFile: d.ReadinessIndicatorFile,
 		AuxiliaryCNIChainName:  d.AuxiliaryCNIChainName,
 		DelegateTimeout:        DefaultDelegateTimeout,
+		StatusGrace:            DefaultStatusGrace,
 		MaxParallelDelegates:   DefaultMaxParallelDelegates,
 		AllowedPlugins:         d.AllowedPlugins,
 		MaxNetworks:            DefaultMaxNetworks,
@@ -338,6 +349,13 @@ func (c *Config) setChoices(d document) error {
 			return invalid("delegateTimeoutSeconds", fmt.Sprint(*s), fmt.Sprintf("use 1 to %d", most))
 		}
 		c.DelegateTimeout = time.Duration(*s) * time.Second
+	}
+	if s := d.StatusGraceSeconds; s != nil {
+		most := int(maxStatusGrace.Seconds())
+		if *s < 0 || *s > most {
+			return invalid("statusGraceSeconds", fmt.Sprint(*s), fmt.Sprintf("use 0 to %d", most))
+		}
+		c.StatusGrace = time.Duration(*s) * time.Second
 	}
 	if n := d.MaxParallelDelegates; n != nil {
 		if *n < 0 || *n > mostParallelDelegates {
@@ -413,9 +431,18 @@ func (c *Config) Inline(i int) (*nad.List, error) {
 // ever, or with a configuration that the network's author wrote. The error is a [nad.ErrInvalid].
 func (c *Config) CheckNetwork(list *nad.List) error {
 	if list.Calls(PluginType, c.Type) {
-		return fmt.Errorf("%w: it calls the plugin %q, which is Plexus itself: name a network plugin", nad.ErrInvalid, cmp.Or(c.Type, PluginType))
+		return fmt.Errorf("%w: it calls the plugin %q, which would call Plexus from Plexus: name a network plugin", nad.ErrInvalid, cmp.Or(c.Type, PluginType))
 	}
 	return nil
+}
+
+// CheckReplacement refuses a network of the default-network annotation in the place of a default network that stands in the configuration, or
+// in a file that it names, unless the configuration allows it.
+func (c *Config) CheckReplacement(network string) error {
+	if c.DefaultNetworkAnnotation || c.ClusterNetwork != "" && !c.ClusterNetworkIsPath() {
+		return nil
+	}
+	return fmt.Errorf("network %s would replace the default network of Plexus' configuration, which does not allow that: remove the annotation, or set \"defaultNetworkAnnotation\" to true there", network)
 }
 
 // IsSystemNamespace reports whether pods of namespace ns get no default networks, and no network status for the default network alone.

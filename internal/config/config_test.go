@@ -31,6 +31,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		LegacyCNIDir:      "/var/lib/cni/multus",
 		BinDir:            "/opt/cni/bin",
 		DelegateTimeout:   90 * time.Second,
+		StatusGrace:       5 * time.Minute,
 
 		MaxParallelDelegates: 64,
 		UnsupportedRequests:  VerifyRequests, MaxNetworks: 32, DefaultNetworkAnnotation: true, PodNamespace: "default",
@@ -53,7 +54,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 	  "daemonSocketDir": "/run/p", "kubeconfig": "/k", "manifestDir": "/m", "kubeletRootDir": "/var/lib/k",
 	  "readinessindicatorfile": "/r", "auxiliaryCNIChainName": "aux", "unsupportedRequests": "ignore",
 	  "allowedPlugins": ["bridge"], "maxNetworksPerPod": 5, "defaultNetworkAnnotation": true, "defaultNetworkPortMappings": true, "podNamespace": "p",
-	  "delegateTimeoutSeconds": 5, "maxParallelDelegates": 7, "retryDeleteOnError": true,
+	  "delegateTimeoutSeconds": 5, "statusGraceSeconds": 60, "maxParallelDelegates": 7, "retryDeleteOnError": true,
 	  "logLevel": "verbose", "logToStderr": true, "logFile": "/l.log",
 	  "logOptions": {"maxAge": 1, "maxSize": 2, "maxBackups": 3, "compress": true},
 	  "runtimeConfig": {"mac": "02:00:00:00:00:01"}, "somebodyElses": {"key": 1}}`))
@@ -69,7 +70,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 		DaemonSocketDir: "/run/p", Kubeconfig: "/k", ManifestDir: "/m", KubeletRootDir: "/var/lib/k",
 		ReadinessIndicatorFile: "/r", AuxiliaryCNIChainName: "aux", UnsupportedRequests: IgnoreRequests,
 		AllowedPlugins: []string{"bridge"}, MaxNetworks: 5, DefaultNetworkAnnotation: true, DefaultNetworkPortMappings: true, PodNamespace: "p",
-		DelegateTimeout: 5 * time.Second, MaxParallelDelegates: 7,
+		DelegateTimeout: 5 * time.Second, StatusGrace: time.Minute, MaxParallelDelegates: 7,
 		RuntimeConfig: got.RuntimeConfig,
 		Log: Log{
 			Level: slog.LevelInfo, ToStderr: true, File: "/l.log",
@@ -114,6 +115,7 @@ func TestParseRefuses(t *testing.T) {
 		"more networks than a pod can have":  {with(`"maxNetworksPerPod":301`), "use 1 to 300"},
 		"a namespace that is none":           {with(`"podNamespace":"A/b"`), `podNamespace "A/b"`},
 		"no time for delegates":              {with(`"delegateTimeoutSeconds":0`), "use 1 to 600"},
+		"a grace of less than nothing":       {with(`"statusGraceSeconds":-1`), "use 0 to 86400"},
 		"more time than a runtime waits":     {with(`"delegateTimeoutSeconds":601`), "use 1 to 600"},
 		"fewer plugins than none":            {with(`"maxParallelDelegates":-1`), "use 1 to 1024, or 0 for no limit"},
 		"more plugins than a node can bear":  {with(`"maxParallelDelegates":1025`), `maxParallelDelegates "1025": use 1 to 1024`},
@@ -156,9 +158,9 @@ func TestInlineNetworks(t *testing.T) {
 		`{"name":"x"}`:                          `neither "type" nor "plugins"`,
 		`{"plugins":[{}]}`:                      `no "type"`,
 		`7`:                                     "not a JSON object",
-		`{"type":"plexus"}`:                     "is Plexus itself",
-		`{"type":"mine"}`:                       "is Plexus itself", // the name under which the runtime found it
-		`{"type":"x","ipam":{"type":"plexus"}}`: "is Plexus itself",
+		`{"type":"plexus"}`:                     "call Plexus from Plexus",
+		`{"type":"mine"}`:                       "call Plexus from Plexus", // the name under which the runtime found it
+		`{"type":"x","ipam":{"type":"plexus"}}`: "call Plexus from Plexus",
 	} {
 		c, err := Parse([]byte(`{"cniVersion":"1.0.0","name":"n","type":"mine","delegates":[` + text + `]}`))
 		if err != nil {

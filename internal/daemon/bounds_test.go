@@ -149,7 +149,9 @@ func TestRequestsAreServedInOrder(t *testing.T) {
 		names := []string{"a", "b", "c", "d"}
 		var all sync.WaitGroup
 		for _, name := range names {
-			all.Go(func() { _ = src.Report(t.Context(), source.Report{Pod: pod.Ref{Namespace: "default", Name: name}, Status: []annotations.Status{{Name: "cluster"}}}) })
+			all.Go(func() {
+				_ = src.Report(t.Context(), source.Report{Pod: pod.Ref{Namespace: "default", Name: name}, Status: []annotations.Status{{Name: "cluster"}}})
+			})
 			synctest.Wait() // it is in, or queued, before the next comes
 		}
 		if n := len(s.asked); n != 1 {

@@ -192,4 +192,3 @@ func TestPublicationsThatWaitAreBounded(t *testing.T) {
 		t.Errorf("%d dropped and %d waiting, want 10 and 1000", dropped, p.Len())
 	}
 }
-

@@ -343,6 +343,9 @@ func (e *examiner) plan(p source.Pod, devices source.Devices) error {
 func (e *examiner) networks(s *source.Selection, p source.Pod) ([]delegate.Network, error) {
 	first := e.first
 	if s.Default != nil {
+		if err := e.cfg.CheckReplacement(s.Default.Ref.String()); err != nil {
+			return nil, err
+		}
 		n, err := e.resolve(s.Default)
 		if err != nil {
 			return nil, err

@@ -271,9 +271,12 @@ func (l *Linux) NetNSCookie(path string) (uint64, error) {
 	return cookie, os.NewSyscallError("getsockopt", err)
 }
 
-// inNetNS runs f on a thread of its own in the network namespace.
+// inNetNS runs f in the network namespace, on a thread of its own where that is not the caller's.
 func inNetNS(netnsPath string, f func() error) error {
-	file, err := openNetNS(pathOf(netnsPath))
+	if netnsPath == Host {
+		return f()
+	}
+	file, err := openNetNS(netnsPath)
 	if err != nil {
 		return fmt.Errorf("open sandbox: %w", err)
 	}

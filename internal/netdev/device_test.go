@@ -412,16 +412,28 @@ func TestLinksOfTheHostHaveTheirDevices(t *testing.T) {
 func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
-	for _, f := range []netdev.Family{netdev.IPv4, netdev.IPv6} {
-		p.add(t, f, netlink.Route{LinkIndex: p.eth0})
+	for f, gateway := range map[netdev.Family]string{netdev.IPv4: "10.0.0.1", netdev.IPv6: "2001:db8::1"} {
+		p.add(t, f, netlink.Route{LinkIndex: p.eth0, Gw: net.ParseIP(gateway)})
 	}
 	l := netdev.NewLinux()
+	for _, far := range []string{"198.51.100.0/24", "2001:db8:aaaa::/48"} {
+		_, dst, err := net.ParseCIDR(far)
+		if err = errors.Join(err, p.h.RouteAdd(&netlink.Route{LinkIndex: p.eth0, Dst: dst})); err != nil {
+			t.Fatal(err)
+		}
+	}
 	a := netdev.Addressing{
 		Addresses: []netdev.Address{
 			{Prefix: netip.MustParsePrefix("203.0.113.5/24"), Gateway: netip.MustParseAddr("203.0.113.1")},
 			{Prefix: netip.MustParsePrefix("2001:db8:5::5/64"), Gateway: netip.MustParseAddr("2001:db8:5::1")},
 		},
-		Routes: []netdev.IPRoute{{Destination: netip.MustParsePrefix("0.0.0.0/0")}, {Destination: netip.MustParsePrefix("::/0")}},
+		Routes: []netdev.IPRoute{
+			{Destination: netip.MustParsePrefix("0.0.0.0/0")},
+			{Destination: netip.MustParsePrefix("::/0")},
+			{Destination: netip.MustParsePrefix("198.51.100.0/24")},
+			{Destination: netip.MustParsePrefix("2001:db8:aaaa::/48"), Priority: 5},
+			{Destination: netip.MustParsePrefix("198.51.100.128/25")}, // nobody else leads there
+		},
 	}
 	for range 2 {
 		if err := l.Configure(t.Context(), p.path, p.net1, a); err != nil {
@@ -440,7 +452,10 @@ func TestConfigureLeavesTheRoutesOfOthers(t *testing.T) {
 	if diff := cmp.Diff(want, has); diff != "" {
 		t.Errorf("default routes (-want +got):\n%s", diff)
 	}
-	for _, far := range []string{"8.8.8.8", "2001:db8:ffff::1", "2001:db8:ffff::2", "2001:db8:ffff::3", "2001:db8:ffff::4"} { // IPv6 spreads by address
+	if index, _ := p.wayTo(t, "198.51.100.200"); index != p.net1 {
+		t.Errorf("a route of net1's own is not used: packets leave by interface %d", index)
+	}
+	for _, far := range []string{"8.8.8.8", "198.51.100.1", "2001:db8:aaaa::1", "2001:db8:ffff::1", "2001:db8:ffff::2", "2001:db8:ffff::3", "2001:db8:ffff::4"} { // IPv6 spreads by address
 		if index, _ := p.wayTo(t, far); index != p.eth0 {
 			t.Errorf("packets to %s leave by interface %d, want eth0, %d", far, index, p.eth0)
 		}

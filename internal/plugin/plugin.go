@@ -56,6 +56,8 @@ type Plugin struct {
 	Environ []string
 	// Step is called before each step of an ADD or DEL; see [delegate.Executor].
 	Step func(name string) error
+	// Failed is told of each call that fails, by its verb and CNI error code; nil for nobody.
+	Failed func(c *config.Config, verb string, code uint)
 }
 
 // call is one CNI call: what the verbs share.
@@ -201,6 +203,9 @@ func (c *call) done(verb string, start time.Time, err error) error {
 			attributes = append(attributes, "network", f.Network, "interface", f.IfName)
 		}
 		log.Error(verb+" failed", append(attributes, "error", err)...)
+		if c.Failed != nil {
+			c.Failed(c.cfg, verb, Error(err).Code)
+		}
 	} else {
 		log.Info(verb + " done")
 	}

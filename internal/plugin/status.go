@@ -11,13 +11,20 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/delegate"
+	"github.com/plexus-cni/plexus/internal/source"
 )
 
 // codeNotAvailable is CNI's code for a plugin that can not serve an ADD now (CNI 1.1.0 §5).
 const codeNotAvailable = 50
 
-// Status reports whether an ADD could be served (CNI 1.1.0 §2, STATUS): by Plexus, by its source, and by the default network.
-// Secondary networks do not count: one that is down must not take the node down.
+// statusLookupTimeout bounds the lookup of the default network. The source has just been ready.
+const statusLookupTimeout = 5 * time.Second
+
+// Status reports whether an ADD could be served (CNI 1.1.0 §2, STATUS): by Plexus, by the default network, and by the source. An ADD waits
+// for a source that is being replaced, so one that is away counts only after a while. Secondary networks do not count: one that is down must
+// not take the node down.
 func (p *Plugin) Status(ctx context.Context, args *skel.CmdArgs) error {
 	start := time.Now()
 	c, err := p.newCall(args)
@@ -42,20 +49,33 @@ func (c *call) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	away := false
 	if src != nil {
-		if err = src.Ready(ctx); err != nil {
+		if away, err = c.awayInGrace(ctx, src); err != nil {
 			return err
 		}
 	}
-	selection, err := c.resolver().Lookup(ctx, src)
-	if err != nil {
-		return err
+	if away {
+		src = nil // it would be waited for
 	}
-	network, err := c.resolver().DefaultNetwork(selection.Default)
+	ctx, cancel := context.WithTimeout(ctx, statusLookupTimeout)
+	defer cancel()
+	network, err := c.defaultNetwork(ctx, src)
+	if away && err != nil && c.cfg.ClusterNetwork != "" && !c.cfg.ClusterNetworkIsPath() {
+		return nil // a NAD, which only the source knows
+	}
 	if err != nil {
 		return err
 	}
 	executor := c.executor(c.cfg.CNIDir)
 	executor.Acquire = nil // a node that is busy with pods is no less ready
 	return executor.Status(ctx, network.List)
+}
+
+func (c *call) defaultNetwork(ctx context.Context, src source.Source) (*delegate.Network, error) {
+	selection, err := c.resolver().Lookup(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	return c.resolver().DefaultNetwork(selection.Default)
 }

@@ -130,10 +130,10 @@ func (r *Resolver) DefaultNetwork(n *source.Network) (*delegate.Network, error) 
 	var err error
 	byName := r.Config.ClusterNetwork != "" && !r.Config.ClusterNetworkIsPath()
 	switch {
-	case n != nil && !byName && !r.Config.DefaultNetworkAnnotation:
-		return nil, fmt.Errorf("%w: network %s, of the annotation %s, would replace the default network of Plexus' configuration, which does not allow that: remove the annotation, or set \"defaultNetworkAnnotation\": true there",
-			delegate.ErrInvalid, n.Ref, annotations.DefaultNetworkKey)
 	case n != nil:
+		if err = r.Config.CheckReplacement(n.Ref.String()); err != nil {
+			return nil, fmt.Errorf("%w: annotation %s: %w", delegate.ErrInvalid, annotations.DefaultNetworkKey, err)
+		}
 		network, err = r.byReference("clusterNetwork", r.Config.ClusterNetwork, n)
 	case byName:
 		return nil, fmt.Errorf("%w: clusterNetwork %q: the source left it out", delegate.ErrInvalid, r.Config.ClusterNetwork)

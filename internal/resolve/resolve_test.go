@@ -52,12 +52,12 @@ func TestADaemonThatLies(t *testing.T) {
 	}{
 		"the truth": {daemon, asked(annotations.Element{MAC: "02:00:00:00:00:01"}), nil},
 		"another default network, inline": {
-			daemon, source.Selection{Default: &source.Network{Ref: ref("evil"), Config: bridge}}, []string{"tenant/evil", `"defaultNetworkAnnotation": true`},
+			daemon, source.Selection{Default: &source.Network{Ref: ref("evil"), Config: bridge}}, []string{"tenant/evil", `"defaultNetworkAnnotation" to true`},
 		},
 		"another default network, in a file": {
 			`"clusterNetwork":"/etc/cni/net.d/10.conflist","daemonSocketDir":"/run/plexus"`,
 			source.Selection{Default: &source.Network{Ref: ref("evil"), Config: bridge}},
-			[]string{"tenant/evil", `"defaultNetworkAnnotation": true`},
+			[]string{"tenant/evil", `"defaultNetworkAnnotation" to true`},
 		},
 		"another default network, where the configuration says so": {
 			daemon + `,"defaultNetworkAnnotation":true`, source.Selection{Default: &source.Network{Ref: ref("x"), Config: bridge}}, nil,

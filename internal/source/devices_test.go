@@ -268,7 +268,7 @@ func TestSelectFailsWithItsDevices(t *testing.T) {
 	}{
 		"a kubelet that is down":             {"third", nil, away, ErrTryAgain, "devices of pod default/web"},
 		"X3 too few":                         {"third,third", []pod.Device{dp("r", "a")}, nil, ErrNoDevice, "want 2"},
-		"a device that cannot be used":      {"third", []pod.Device{dp("r", "a b")}, nil, pod.ErrDevice, "device plugin"},
+		"a device that cannot be used":       {"third", []pod.Device{dp("r", "a b")}, nil, pod.ErrDevice, "device plugin"},
 		"a device without ID":                {"third", []pod.Device{dp("r", "")}, nil, pod.ErrDevice, "no ID"},
 		"an annotation that is no request":   {"broken", nil, nil, nad.ErrInvalid, annotations.ClaimRequestKey},
 		"a request of a claim that is empty": {"bound", nil, nil, ErrNoDevice, `claim "claim"`},

@@ -23,9 +23,10 @@ const (
 func machineAddress(index int) string { return fmt.Sprintf("198.18.%d.1", index) }
 func nodeAddress(index int) string    { return fmt.Sprintf("198.18.%d.2", index) }
 
-// defaultNetwork is the cluster's own network configuration.
+// defaultNetwork is the cluster's own network configuration. From CNI 1.1.0 on the runtime asks for its STATUS, and the node is as ready as
+// the answer says.
 const defaultNetwork = `{
-  "cniVersion": "1.0.0",
+  "cniVersion": "1.1.0",
   "name": "cluster",
   "plugins": [
     {
@@ -157,6 +158,7 @@ func (l *Local) commands() map[cluster.Component][]string {
 			"--config=" + conf("kubelet.yaml"), "--kubeconfig=" + conf("kubelet.kubeconfig"),
 			"--hostname-override=" + NodeName, "--node-ip=" + address,
 			"--root-dir=/var/lib/kubelet", "--cert-dir=/var/lib/kubelet/pki", "--v=2",
+			"--vmodule=kubelet=4", // It logs what the runtime's status is each time that it has asked for it.
 		},
 	}
 }

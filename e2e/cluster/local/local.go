@@ -327,6 +327,11 @@ func (l *Local) Kubeconfig() string { return l.path("conf", "admin.kubeconfig") 
 // AuditLog is the path of the API server's audit log, one JSON object of audit.k8s.io/v1 Event on a line.
 func (l *Local) AuditLog() string { return l.path("log", "audit.log") }
 
+// ComponentLog is the path of a component's log.
+func (l *Local) ComponentLog(component cluster.Component) string {
+	return l.path("log", string(component)+".log")
+}
+
 // HostPath is where the machine has a file of the node, which must be in one of the folders that are the node's own and not in /run.
 func (l *Local) HostPath(path string) string { return l.path("node", path) }
 

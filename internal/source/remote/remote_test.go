@@ -329,6 +329,48 @@ func TestReadyTellsTheReason(t *testing.T) {
 	}
 }
 
+// counting is a source that counts failed calls.
+type counting struct {
+	*fake
+
+	failed chan Failure
+}
+
+func (c counting) Failed(f Failure) { c.failed <- f }
+
+func TestFailuresAreCounted(t *testing.T) {
+	t.Parallel()
+	t.Run("by a daemon that does", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		src := counting{&fake{}, make(chan Failure, 1)}
+		startDaemon(t, dir, src)
+		want := Failure{Verb: "DEL", Code: 999}
+		if err := client(t, dir).Failed(t.Context(), want); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, <-src.failed); diff != "" {
+			t.Errorf("failure (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("and by a child not", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		startDaemon(t, dir, &fake{})
+		if err := client(t, dir).Failed(t.Context(), Failure{Verb: "DEL"}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("no daemon is waited for", func(t *testing.T) {
+		t.Parallel()
+		c := client(t, t.TempDir())
+		dials := countDials(c)
+		if err := c.Failed(t.Context(), Failure{Verb: "DEL"}); err == nil || *dials != 1 {
+			t.Errorf("Failed = %v after %d connections", err, *dials)
+		}
+	})
+}
+
 func TestSocketsThatAreNotTrusted(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {

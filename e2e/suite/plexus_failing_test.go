@@ -1,0 +1,94 @@
+// Copyright The Plexus Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// nowhere is a link that the node does not have.
+const nowhere = "nic9"
+
+// vlanNet is a network of VLAN 7 of that link. Its plugin looks for the link before it does anything, for ADD and for DEL.
+const vlanNet = `{
+  "cniVersion": "1.0.0", "name": "vlan-net", "type": "vlan", "master": "` + nowhere + `", "vlanId": 7,
+  "ipam": {"type": "host-local", "subnet": "10.77.0.0/24"}
+}`
+
+// checkFailing shows what is left of pods that cannot start, of which the kubelet makes one sandbox after the other: no address is held
+// meanwhile, the pods can be deleted, and once the cause is gone other pods' calls give back the rest. The runtime has forgotten the
+// sandboxes by then, each after one DEL.
+func checkFailing(t *testing.T) {
+	t.Helper()
+	keepClean(t)
+	const (
+		pods     = 10
+		attempts = 25
+	)
+	node, namespace := env.cluster.Nodes()[0], newNetworks(t)
+	createNetwork(t, namespace, "vlan-net", vlanNet)
+	for i := range pods {
+		createPod(t, newPod(namespace, fmt.Sprint("failing", i), selecting("mgmt-net,vlan-net")))
+	}
+	eventually(t, fmt.Sprintf("%d sandboxes have failed", attempts), func() bool { return failedSandboxes(t, namespace) >= attempts })
+	t.Logf("after %d failed sandboxes of %d pods: %d records", failedSandboxes(t, namespace), pods, len(recordsOf(t, node, namespace)))
+
+	if err := env.client.CoreV1().Pods(namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), busyLimit)
+	defer cancel()
+	if err := untilNone(ctx, listAll("pods", namespace), &corev1.Pod{}); err != nil {
+		t.Fatalf("the pods cannot be deleted: %v", err)
+	}
+	for _, network := range []string{"mgmt-net", "vlan-net"} {
+		if got := leasesOf(t, node, network); len(got) > 0 {
+			t.Errorf("leases of %s after the pods are gone: %v", network, got)
+		}
+	}
+	t.Logf("after the pods are gone: %d records", len(recordsOf(t, node, namespace)))
+
+	onNode(t, node, "ip", "link", "add", nowhere, "type", "veth", "peer", "name", nowhere+"-peer")
+	t.Cleanup(func() {
+		if _, err := env.cluster.Exec(context.Background(), node, "ip", "link", "delete", nowhere); err != nil {
+			t.Error(err)
+		}
+	})
+	for i := 0; len(recordsOf(t, node, namespace)) > 0; i++ {
+		if i == 5 { // One call has a limited time for the rest of all others.
+			t.Fatalf("left after the calls of %d other pods:\n%s", i, strings.Join(recordsOf(t, node, namespace), "\n"))
+		}
+		onNode(t, node, "touch", "-d", "2020-01-01", plexusState+"/boot-id") // as if it were some minutes later
+		other := startPod(t, newPod(newNamespace(t), "other", nil))
+		deletePod(t, other)
+	}
+}
+
+// failedSandboxes is how many sandboxes of a namespace's pods could not be made, by the kubelet's events.
+func failedSandboxes(t *testing.T, namespace string) int {
+	t.Helper()
+	events, err := env.client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=FailedCreatePodSandBox"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, e := range events.Items {
+		count += int(max(e.Count, 1))
+	}
+	return count
+}
+
+// recordsOf are the records on a node that name a namespace: those of its pods, and of networks in it.
+func recordsOf(t *testing.T, node, namespace string) []string {
+	t.Helper()
+	out := onNode(t, node, "sh", "-c", `grep -l -F "$1" "$2"/records/*.json || true`, "sh", namespace, plexusState)
+	return slices.Collect(strings.FieldsSeq(out))
+}
