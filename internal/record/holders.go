@@ -15,8 +15,8 @@ import (
 
 // Holders lists the other processes that hold the lock of a key, or inherited it: those to whose open file it belongs. What ends
 // meanwhile, or may not be looked at, is left out.
-func (s *Store[T]) Holders(key string) ([]int, error) {
-	path, err := s.path(key, suffixLock)
+func (d Dir) Holders(key string) ([]int, error) {
+	path, err := d.path(key, suffixLock)
 	if err != nil {
 		return nil, fmt.Errorf("holders of the lock: %w", err)
 	}
@@ -24,7 +24,7 @@ func (s *Store[T]) Holders(key string) ([]int, error) {
 }
 
 // HoldersOfAll does the same for the lock of the directory.
-func (s *Store[T]) HoldersOfAll() ([]int, error) { return holders(filepath.Join(s.dir, suffixLock)) }
+func (d Dir) HoldersOfAll() ([]int, error) { return holders(filepath.Join(d.dir, suffixLock)) }
 
 func holders(path string) ([]int, error) {
 	lock, err := os.Stat(path)

@@ -26,7 +26,7 @@ const maxNameBytes = 255
 var ErrKey = errors.New("unusable record key")
 
 // path is the file of one kind of a key.
-func (s *Store[T]) path(key, suffix string) (string, error) {
+func (d Dir) path(key, suffix string) (string, error) {
 	if key == "" {
 		return "", fmt.Errorf("%w: it is empty", ErrKey)
 	}
@@ -36,12 +36,12 @@ func (s *Store[T]) path(key, suffix string) (string, error) {
 		return "", fmt.Errorf("%w: %.40q... is too long: its file name takes %d bytes, the file system allows %d; use a shorter container ID or interface name",
 			ErrKey, key, n, maxNameBytes)
 	}
-	return filepath.Join(s.dir, name+suffix), nil
+	return filepath.Join(d.dir, name+suffix), nil
 }
 
 // temporary is the file in which the next document of a valid key is written.
-func (s *Store[T]) temporary(key string) string {
-	return filepath.Join(s.dir, "."+encodeKey(key)+suffixTemp)
+func (d Dir) temporary(key string) string {
+	return filepath.Join(d.dir, "."+encodeKey(key)+suffixTemp)
 }
 
 // encodeKey makes a file name of a key: letters, digits, "-", "_" and "." stand for themselves, any other byte is "%" and two

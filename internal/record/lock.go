@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// Lock is a lock that is held. See [Store.Lock].
+// Lock is a lock that is held. See [Dir.Lock].
 type Lock struct {
 	file *os.File
 	// temporary: the lock file goes with the lock.
@@ -25,24 +25,24 @@ type Lock struct {
 //
 // The kernel releases it when every process that has the lock's file open is gone, so that it can not outlive a crash. A child
 // that inherits [Lock.File] keeps the lock when its parent is killed.
-func (s *Store[T]) Lock(ctx context.Context, key string) (*Lock, error) {
-	path, err := s.path(key, suffixLock)
+func (d Dir) Lock(ctx context.Context, key string) (*Lock, error) {
+	path, err := d.path(key, suffixLock)
 	if err != nil {
 		return nil, fmt.Errorf("lock record: %w", err)
 	}
-	return s.acquire(ctx, path, syscall.LOCK_EX, true)
+	return d.acquire(ctx, path, syscall.LOCK_EX, true)
 }
 
-// LockAll takes the lock of the directory, and waits for it like [Store.Lock]. Any number of calls may hold it shared, but
+// LockAll takes the lock of the directory, and waits for it like [Dir.Lock]. Any number of calls may hold it shared, but
 // exclusive holds it alone. It is independent of the locks of keys; whoever needs both takes this one first. The kernel does not
 // queue, so that an endless stream of shared ones can keep an exclusive one waiting until its ctx is done.
-func (s *Store[T]) LockAll(ctx context.Context, exclusive bool) (*Lock, error) {
+func (d Dir) LockAll(ctx context.Context, exclusive bool) (*Lock, error) {
 	how := syscall.LOCK_SH
 	if exclusive {
 		how = syscall.LOCK_EX
 	}
 	// Its file stays: removing it under other shared holders would let an exclusive one in beside them.
-	return s.acquire(ctx, filepath.Join(s.dir, suffixLock), how, false)
+	return d.acquire(ctx, filepath.Join(d.dir, suffixLock), how, false)
 }
 
 // File is the open lock file, for a child process to inherit (os/exec's Cmd.ExtraFiles). It must not be closed.
@@ -62,9 +62,9 @@ func (l *Lock) Unlock() error {
 }
 
 // acquire locks the file at path, made if missing.
-func (s *Store[T]) acquire(ctx context.Context, path string, how int, temporary bool) (*Lock, error) {
-	if err := makeDir(s.dir); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
+func (d Dir) acquire(ctx context.Context, path string, how int, temporary bool) (*Lock, error) {
+	if err := makeDir(d.dir); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, withMend(d.dir, err))
 	}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -75,10 +75,10 @@ func (s *Store[T]) acquire(ctx context.Context, path string, how int, temporary 
 			f, err = os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
+			return nil, fmt.Errorf("lock %s: %w", path, withMend(d.dir, err))
 		}
 		if err := wait(ctx, f, how, temporary); err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, withMend(s.dir, err))
+			return nil, fmt.Errorf("lock %s: %w", path, withMend(d.dir, err))
 		}
 		// The holder before us may have removed the file while we waited: then we have the lock of a file that nobody else
 		// will ever find, and must try the one that took its place.

@@ -43,18 +43,25 @@ const MaxBytes = 8 << 20
 // again will not help; see [Store.Quarantine].
 var ErrCorrupt = errors.New("corrupt record")
 
-// Store keeps documents of type T, JSON objects or arrays, in one directory. It has no state but the directory, so that any
-// number of Stores and processes may share that. Whoever loads, changes and saves a document holds its [Store.Lock] meanwhile;
-// two Saves of one key without it would write the same temporary file.
+// Dir is a directory of files by key, with locks. It has no state but the directory, so that any number of processes may share that.
+type Dir struct {
+	dir string
+}
+
+// OpenDir returns a directory. It touches nothing: the first lock makes it, with mode 0700.
+func OpenDir(dir string) Dir { return Dir{dir: filepath.Clean(dir)} }
+
+// Store keeps documents of type T, JSON objects or arrays, in one directory. Whoever loads, changes and saves a document holds its
+// [Dir.Lock] meanwhile; two Saves of one key without it would write the same temporary file.
 //
 // Errors name the file, and what to do where that is known (a full or read-only file system).
 type Store[T any] struct {
-	dir string
+	Dir
 }
 
 // Open returns the store in dir. It touches nothing: the first Save or Lock makes the directory, with mode 0700.
 func Open[T any](dir string) *Store[T] {
-	return &Store[T]{dir: filepath.Clean(dir)}
+	return &Store[T]{Dir: OpenDir(dir)}
 }
 
 // Save writes the document of a key, with mode 0600. When it returns nil for a key that had none, the document will survive a power

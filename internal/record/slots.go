@@ -18,8 +18,8 @@ import (
 // Slots is a counting semaphore over processes. Its state is the locks of n bytes of a file, which the kernel gives up for whoever
 // dies with one.
 type Slots struct {
-	dir string
-	n   int
+	in Dir
+	n  int
 }
 
 // Slot is one that was taken.
@@ -30,7 +30,7 @@ type Slot struct {
 
 // OpenSlots returns the n slots of dir, at least one. It touches nothing. Those who share a directory should agree about n: who asks
 // for fewer uses the first ones, and keeps the others waiting for its turn to end.
-func OpenSlots(dir string, n int) Slots { return Slots{dir: filepath.Clean(dir), n: max(n, 1)} }
+func OpenSlots(dir string, n int) Slots { return Slots{in: OpenDir(dir), n: max(n, 1)} }
 
 // Take takes a slot and waits for one until ctx is done; then the error matches ctx.Err(). The slot is free again after Unlock, or
 // when the process ends; children do not inherit it.
@@ -38,7 +38,7 @@ func OpenSlots(dir string, n int) Slots { return Slots{dir: filepath.Clean(dir),
 // One waiter at a time, whose turn is the lock of the directory, waits for whichever slot comes free first: the kernel tells by
 // inotify(7) that a holder has closed the file.
 func (s Slots) Take(ctx context.Context) (*Slot, error) {
-	turn, err := Open[struct{}](s.dir).LockAll(ctx, true)
+	turn, err := s.in.LockAll(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -50,9 +50,9 @@ func (s Slots) Take(ctx context.Context) (*Slot, error) {
 }
 
 func (s Slots) take(ctx context.Context) (*Slot, error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, "slots"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.in.dir, "slots"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("take a slot: %w", withMend(s.dir, err))
+		return nil, fmt.Errorf("take a slot: %w", withMend(s.in.dir, err))
 	}
 	slot, err := s.tryAll(f)
 	if slot == nil && err == nil {

@@ -15,8 +15,8 @@ import (
 
 // Sweep removes what killed processes left beside the documents: temporary files, and lock files that nobody holds. What belongs to
 // a key whose lock is held stays: whoever writes a document holds its lock.
-func (s *Store[T]) Sweep() error {
-	entries, err := os.ReadDir(s.dir)
+func (d Dir) Sweep() error {
+	entries, err := os.ReadDir(d.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -27,17 +27,17 @@ func (s *Store[T]) Sweep() error {
 	for _, e := range entries {
 		name, own := strings.CutPrefix(e.Name(), ".")
 		if key, ok := strings.CutSuffix(name, suffixTemp); own && ok {
-			errs = append(errs, s.removeIdle(key, filepath.Join(s.dir, e.Name())))
+			errs = append(errs, d.removeIdle(key, filepath.Join(d.dir, e.Name())))
 		} else if key, ok := strings.CutSuffix(name, suffixLock); !own && ok {
-			errs = append(errs, s.removeIdle(key, ""))
+			errs = append(errs, d.removeIdle(key, ""))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // removeIdle removes the lock file of an encoded key, and the temporary file, unless somebody holds the lock.
-func (s *Store[T]) removeIdle(encoded, temporary string) error {
-	path := filepath.Join(s.dir, encoded+suffixLock)
+func (d Dir) removeIdle(encoded, temporary string) error {
+	path := filepath.Join(d.dir, encoded+suffixLock)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600) // a name that was read from the store's own folder
 	if err != nil {
 		return fmt.Errorf("sweep records: %w", err)
