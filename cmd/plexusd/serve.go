@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plexus-cni/plexus"
 	"github.com/plexus-cni/plexus/internal/daemon"
 	"github.com/plexus-cni/plexus/internal/kube"
 )
@@ -75,7 +76,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		return fmt.Errorf("--max-in-flight %d: use at least 1", o.atOnce)
 	}
 	log := slog.Default()
-	metrics := daemon.NewMetrics(version())
+	metrics := daemon.NewMetrics(plexus.Version())
 	config, err := kube.LoadConfig(o.kubeconfig)
 	if err != nil {
 		return err
@@ -140,7 +141,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		func(ctx context.Context) error { return server.Serve(ctx, socket) },
 		func(ctx context.Context) error { return keepHTTP(ctx, o.listen, handler, o.retry, log) },
 	)
-	log.Info("serving", "node", o.node, "socketDir", o.socketDir, "version", version())
+	log.Info("serving", "node", o.node, "socketDir", o.socketDir, "version", plexus.Version())
 	return runAll(ctx, tasks)
 }
 
