@@ -5,7 +5,9 @@ package install
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/dirwatch"
+	"github.com/plexus-cni/plexus/internal/pause"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -43,7 +46,11 @@ type Node struct {
 	// Kubeconfig is written when it has a Path.
 	Kubeconfig Kubeconfig
 	Programs   Programs
-	Log        *slog.Logger
+	// Reread reads the further keys again after they could not be used: the file may have been corrected.
+	Reread func() (map[string]json.RawMessage, error)
+	// Retry is the pause before what failed is tried again; 0 is ten seconds.
+	Retry time.Duration
+	Log   *slog.Logger
 
 	// What Keep remembers: what it wrote last, what it logged last of configuration, mesh and programs, and who quarrels with it.
 	written                                []byte
@@ -107,16 +114,22 @@ func (n *Node) look(ctx context.Context, dirs []string) ([]string, error) {
 	}
 	switch {
 	case next.rest > 0:
-		pause(ctx, next.rest)
+		pause.For(ctx, next.rest)
 	case err == nil:
-		err = wait(ctx, w, next.failed)
+		patience := idlePause
+		if next.failed {
+			patience = n.retry()
+		}
+		err = wait(ctx, w, patience)
 	}
 	if err != nil && ctx.Err() == nil {
-		n.Log.Error("changes are noticed late", "every", retryPause, "error", err)
-		pause(ctx, retryPause)
+		n.Log.Error("changes are noticed late", "every", n.retry(), "error", err)
+		pause.For(ctx, n.retry())
 	}
 	return dirs, nil
 }
+
+func (n *Node) retry() time.Duration { return cmp.Or(n.Retry, retryPause) }
 
 // folders are those whose changes count, with those that the configuration depends on.
 func (n *Node) folders(also []string) []string {
@@ -147,11 +160,7 @@ func (n *Node) act() turn {
 }
 
 // wait returns when something has changed and nothing more does, or when it is time to try again.
-func wait(ctx context.Context, w *dirwatch.Watch, failed bool) error {
-	patience := idlePause
-	if failed {
-		patience = retryPause
-	}
+func wait(ctx context.Context, w *dirwatch.Watch, patience time.Duration) error {
 	next, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := w.Wait(next); err != nil {
@@ -178,18 +187,12 @@ func waitAtMost(ctx context.Context, w *dirwatch.Watch, d time.Duration) error {
 	return w.Wait(ctx)
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
 func (n *Node) writeConf() turn {
 	if len(n.Programs.missing().Names) > 0 {
 		return turn{failed: true} // a runtime that does not find the plugin starts no pod at all
+	}
+	if n.Conf.ExtraErr != nil && n.Reread != nil {
+		n.Conf.Extra, n.Conf.ExtraErr = n.Reread()
 	}
 	o, err := n.Conf.Write()
 	n.mu.Lock()
