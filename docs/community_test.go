@@ -66,7 +66,9 @@ func TestCIRunsEachPart(t *testing.T) {
 	if !slices.Equal(want, got) {
 		t.Errorf("the workflow runs %v, .ci/run has %v", got, want)
 	}
-	if !slices.ContainsFunc(job.Steps, func(s struct{ Uses, Run string }) bool { return strings.Contains(s.Run, "bash .ci/run ${{ matrix.part }}") }) {
+	if !slices.ContainsFunc(job.Steps, func(s struct{ Uses, Run string }) bool {
+		return strings.Contains(s.Run, "bash .ci/run ${{ matrix.part }}")
+	}) {
 		t.Error("no step runs .ci/run with the part")
 	}
 }
