@@ -258,6 +258,9 @@ type Outcome struct {
 	// Mesh are the types of the plugins that service meshes have chained to Plexus; they are kept. Twice are those of them that are
 	// chained to the primary, too, so that they run twice for each pod.
 	Mesh, Twice []string
+	// Collected is set if a runtime that has each file of the folder collect garbage (CRI-O, from CNI 1.1.0 on) tells the primary that
+	// nothing is in use: it knows only Plexus' attachments as such.
+	Collected bool
 	// Strangers are the types of other plugins that were in Plexus' configuration, and are not any more.
 	Strangers []string
 
@@ -285,6 +288,7 @@ func (c Conf) Write() (Outcome, error) {
 	o := Outcome{Primary: cmp.Or(p.path, "the key "+keyDelegates), Warnings: warnings}
 	if p.path != "" {
 		dir := filepath.Dir(p.path)
+		o.Collected = dir == filepath.Clean(c.Dir) && collects(p.list)
 		o.folders = []string{dir, filepath.Join(dir, p.list.Name())}
 	}
 	path := filepath.Join(c.Dir, ConfName)
@@ -308,6 +312,14 @@ func (c Conf) Write() (Outcome, error) {
 		return o, err
 	}
 	return o, c.checkFirst()
+}
+
+// collects reports whether GC of a list is called: from CNI 1.1.0 on, unless it says disableGC.
+func collects(list *nad.List) bool {
+	var top struct {
+		DisableGC bool `json:"disableGC"`
+	}
+	return json.Unmarshal(list.Bytes(), &top) == nil && !top.DisableGC && list.CNIVersion() == "1.1.0" // the latest
 }
 
 // hostDirs are the folders that the configuration names, by the flags that give them.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,5 +100,25 @@ func TestANamedPrimaryOutsideOfTheFolder(t *testing.T) {
 	}
 	if _, err := (Conf{Dir: dir, SocketDir: "/r", Extra: name(filepath.Join(dir, "11-none.conflist"))}).Write(); !errors.Is(err, ErrNoPrimary) {
 		t.Errorf("Write = %v, want ErrNoPrimary", err)
+	}
+}
+
+// TestAPrimaryWhoseGarbageOthersCollect is about CRI-O, which has each file of the folder collect, with the attachments that it made itself.
+func TestAPrimaryWhoseGarbageOthersCollect(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		`{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"bridge"}]}`:                            true,
+		`{"cniVersion":"1.1.0","name":"n","disableGC":true,"plugins":[{"type":"bridge"}]}`:           false,
+		`{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge"}]}`:                            false,
+		`{"cniVersions":["1.0.0","1.1.0"],"cniVersion":"1.0.0","name":"n","plugins":[{"type":"b"}]}`: true,
+	} {
+		said := &logs{}
+		dir := folder(t, map[string]string{"10-n.conflist": text})
+		node := &Node{Conf: Conf{Dir: dir, SocketDir: "/run/plexus"}, Log: slog.New(slog.NewTextHandler(said, nil))}
+		node.act()
+		node.act()
+		if got := strings.Count(said.String(), "disableGC"); got != map[bool]int{true: 1, false: 0}[want] {
+			t.Errorf("%s: said %d times; log: %s", text, got, said)
+		}
 	}
 }

@@ -53,9 +53,9 @@ type Node struct {
 	Log   *slog.Logger
 
 	// What Keep remembers: what it wrote last, what it logged last of configuration, mesh and programs, and who quarrels with it.
-	written                                []byte
-	saidOfConf, saidOfMesh, saidOfPrograms said
-	contest, takers                        contest
+	written                                          []byte
+	saidOfConf, saidOfGC, saidOfMesh, saidOfPrograms said
+	contest, takers                                  contest
 	// installed is set once all programs are those of this release.
 	installed bool
 
@@ -235,6 +235,10 @@ func (n *Node) tell(o Outcome, err error) {
 		case err != nil:
 			n.Log.Error("network configuration not written; what was there stays", "error", err)
 		}
+	}
+	if n.saidOfGC.isNew(fmt.Sprint(o.Collected)) && o.Collected {
+		n.Log.Info("under CRI-O, the primary network is told that nothing of it is in use, and may give it to others", "primary", o.Primary,
+			"fix", `set "disableGC": true in its file, if the node's runtime is CRI-O; containerd never asks`)
 	}
 	if n.saidOfMesh.isNew(fmt.Sprint(o.Mesh, o.Twice)) && len(o.Mesh) > 0 {
 		n.Log.Info("a service mesh has chained its plugin to Plexus, where it is kept", "plugins", o.Mesh)
