@@ -16,7 +16,7 @@ sha256sum --quiet --check SHA256SUMS
 version=$(<"$work/one/VERSION")
 tar --extract --gzip --file="plexus-$version-linux-amd64.tar.gz"
 for program in plexus plexusd plexusctl kubectl-plexus; do
-	"./plexus-$version-linux-amd64/$program" --version | grep --fixed-strings "$version"
+	"./plexus-$version-linux-amd64/$program" --version 2>&1 | grep --fixed-strings "$version"
 done
 grep --quiet "image: .*plexus:$version" install.yaml
 for file in *.cdx.json; do
