@@ -56,7 +56,12 @@ image: ## Build the container image, dist/plexus.tar, an OCI archive for amd64 a
 	for arch in amd64 arm64; do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build $(RELEASE) -o $(BIN)/image/linux-$$arch/ ./cmd/plexus ./cmd/plexusd ./cmd/plexusctl; done
 	mkdir -p dist
 	cd e2e && go run ./cmd/image -o ../dist/plexus.tar -ref $(IMAGE) -platforms linux/amd64,linux/arm64 -user 0:0 -entrypoint /usr/bin/plexusd \
+		-label org.opencontainers.image.title=plexus -label org.opencontainers.image.version=$$(cat ../VERSION) -label org.opencontainers.image.licenses=Apache-2.0 \
 		$(BIN)/image/linux-{arch}/plexus=/usr/bin/plexus $(BIN)/image/linux-{arch}/plexusd=/usr/bin/plexusd $(BIN)/image/linux-{arch}/plexusctl=/usr/bin/plexusctl
+
+.PHONY: release
+release: ## Make the files of a release in dist/release: archives, image, install.yaml, chart, bills of materials, checksums
+	tools/release.sh
 
 .PHONY: demo
 demo: deps build plugins ## Show two pods on three networks each; needs root
@@ -72,6 +77,14 @@ install: build ## Install plexus into CNI_BIN, plexusctl and kubectl-plexus into
 .PHONY: test
 test: deps ## Run all tests, and list those that skipped; those that need a network namespace run as root, or in a user namespace
 	$(GOTESTSUM) -- -race -shuffle=on ./...
+
+.PHONY: test-deploy
+test-deploy: ## Render the manifests as kubectl and Helm do, and look at what comes out
+	go test -C deploy/render ./...
+
+.PHONY: test-release
+test-release: ## Make the release of the last commit twice, in different places, and compare
+	tools/release_test.sh
 
 .PHONY: e2e-deps
 e2e-deps: # Build the Kubernetes components (minutes, once) into the user's cache, and install what they run
@@ -138,6 +151,7 @@ lint: ## Check code and format
 	$(GOLANGCI) run ./...
 	$(GOLANGCI) fmt --diff
 	cd e2e && go tool -modfile=../tools/go.mod golangci-lint run ./...
+	cd deploy/render && go tool -modfile=../../tools/go.mod golangci-lint run ./...
 
 .PHONY: fmt
 fmt: ## Format the code

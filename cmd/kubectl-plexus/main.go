@@ -12,18 +12,18 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/plexus-cni/plexus"
 	"github.com/plexus-cni/plexus/internal/ctl"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	code := report(newCommand(ctl.Environment{Version: version()}, &kubectl{program: "kubectl", stderr: os.Stderr}).ExecuteContextC(ctx))
+	code := report(newCommand(ctl.Environment{Version: plexus.Version()}, &kubectl{program: "kubectl", stderr: os.Stderr}).ExecuteContextC(ctx))
 	stop()
 	os.Exit(code)
 }
@@ -49,11 +49,4 @@ func report(cmd *cobra.Command, err error) int {
 		fmt.Fprintln(os.Stderr, "kubectl plexus:", strings.TrimRight(line, "\n"))
 	}
 	return ctl.ExitCode(cmd, err)
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "(unknown version)"
 }

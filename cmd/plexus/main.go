@@ -15,13 +15,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/plexus-cni/plexus"
 	"github.com/plexus-cni/plexus/delegate"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/logfile"
@@ -199,10 +199,4 @@ func openLog(c config.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, options))
 }
 
-func about() string {
-	v := "(unknown version)"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		v = info.Main.Version
-	}
-	return "CNI meta-plugin Plexus " + v
-}
+func about() string { return "CNI meta-plugin Plexus " + plexus.Version() }

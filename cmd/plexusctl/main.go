@@ -11,12 +11,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/plexus-cni/plexus"
 	"github.com/plexus-cni/plexus/internal/ctl"
 )
 
@@ -33,7 +33,7 @@ func run(ctx context.Context) int {
 	if err != nil {
 		return report(nil, fmt.Errorf("find the folder of plexusctl: %w", err))
 	}
-	env := ctl.Environment{Version: version(), BinDir: filepath.Dir(self), Colour: colour()}
+	env := ctl.Environment{Version: plexus.Version(), BinDir: filepath.Dir(self), Colour: colour()}
 	return report(ctl.Command(env).ExecuteContextC(ctx)) //nolint:contextcheck // cobra hands ctx to the commands.
 }
 
@@ -52,11 +52,4 @@ func report(cmd *cobra.Command, err error) int {
 func colour() bool {
 	info, err := os.Stdout.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "(unknown version)"
 }

@@ -45,9 +45,12 @@ func lookup(ctx context.Context, kubeconfig string, ko kubeletOptions) error {
 	if err != nil {
 		return err
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		return err
+	// By the node of the token the API server judges whose events these are; the host's name may be another one.
+	host := kube.TokenNode(config)
+	if host == "" {
+		if host, err = os.Hostname(); err != nil {
+			return err
+		}
 	}
 	kubelet, err := ko.open(nil)
 	if err != nil {

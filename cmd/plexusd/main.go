@@ -7,15 +7,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
+
+	"github.com/plexus-cni/plexus"
 )
 
 func main() {
@@ -35,11 +39,15 @@ func newCommand() *cobra.Command {
 		Short:         "The node daemon of the CNI meta-plugin Plexus",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version(),
-		PersistentPreRun: func(*cobra.Command, []string) {
+		Version:       plexus.Version(),
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
+				return err
+			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			slog.SetDefault(log)
 			klog.SetSlogLogger(log) // what client-go has to say
+			return nil
 		},
 	}
 	root.PersistentFlags().TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -47,14 +55,22 @@ func newCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "plexusd", version()) },
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "plexusd", plexus.Version()) },
 	})
 	return root
 }
 
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown version)"
+// fromEnvironment sets the flags that are not given by variables: --conf-dir is PLEXUSD_CONF_DIR. Patches of a DaemonSet add variables
+// one by one, while arguments are a list that the next patch replaces.
+func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	var all []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "PLEXUSD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value, ok := lookup(name); ok && !f.Changed {
+			if err := flags.Set(f.Name, value); err != nil {
+				all = append(all, fmt.Errorf("environment variable %s: %w", name, err))
+			}
+		}
+	})
+	return errors.Join(all...)
 }

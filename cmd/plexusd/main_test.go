@@ -8,45 +8,12 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/plexus-cni/plexus/internal/dirwatch"
 )
-
-// TestTheManifestsFlagsAreOurs guards against a flag that is renamed here and not there.
-func TestTheManifestsFlagsAreOurs(t *testing.T) {
-	t.Parallel()
-	for file, pattern := range map[string]string{
-		"base/daemonset.yaml":                      `args: \[(.*)\]`,
-		"components/one-shot/kustomization.yaml":   `args: \[(.*)\]`,
-		"components/uninstall/kustomization.yaml":  `args: \[(.*)\]`,
-		"components/metrics/kustomization.yaml":    `value: (--.*)`,
-		"components/dra-status/kustomization.yaml": `value: (--.*)`,
-	} {
-		data, err := os.ReadFile(filepath.Join("..", "..", "deploy", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		match := regexp.MustCompile(pattern).FindSubmatch(data)
-		if match == nil {
-			t.Fatalf("%s has no arguments", file)
-		}
-		args := strings.Split(string(match[1]), ", ")
-		if strings.HasPrefix(args[0], "-") {
-			args = append([]string{"serve"}, args...)
-		}
-		cmd, flags, err := newCommand().Find(args)
-		if err == nil {
-			err = cmd.ParseFlags(flags)
-		}
-		if err != nil {
-			t.Errorf("%s: plexusd %s: %v", file, strings.Join(args, " "), err)
-		}
-	}
-}
 
 // TestUninstall runs alone: a command sets the process' loggers.
 func TestUninstall(t *testing.T) {

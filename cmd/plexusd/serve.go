@@ -13,7 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plexus-cni/plexus"
 	"github.com/plexus-cni/plexus/internal/daemon"
+	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/internal/kube"
 )
 
@@ -24,10 +26,10 @@ const largeAtOnce = 4
 type serveOptions struct {
 	nodeOptions
 	kubeletOptions
+	httpOptions
 
 	node         string
 	kubeconfig   string
-	listen       string
 	atOnce       int
 	statusForAll bool
 	legacyStatus bool
@@ -58,7 +60,7 @@ func serveCommand() (*cobra.Command, *serveOptions) {
 	o.kubeletOptions.add(f)
 	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node in the cluster (NODE_NAME)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty for the pod's service account")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:9652", "address of /healthz, /readyz and /metrics; empty for none")
+	o.httpOptions.add(f)
 	f.IntVar(&o.atOnce, "max-in-flight", 64, "how many lookups and reports are worked on at a time; more are queued")
 	f.BoolVar(&o.statusForAll, "status-for-all", true, "write network-status and events also for pods that select no network")
 	f.BoolVar(&o.legacyStatus, "legacy-status", false, "write the status also under its old name, k8s.v1.cni.cncf.io/networks-status")
@@ -75,7 +77,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		return fmt.Errorf("--max-in-flight %d: use at least 1", o.atOnce)
 	}
 	log := slog.Default()
-	metrics := daemon.NewMetrics(version())
+	metrics := daemon.NewMetrics(plexus.Version())
 	config, err := kube.LoadConfig(o.kubeconfig)
 	if err != nil {
 		return err
@@ -123,11 +125,13 @@ func serve(ctx context.Context, o serveOptions) error {
 	// The plugin and the socket before the configuration that makes the runtime use them. It is written before the cluster is known:
 	// from then on a pod waits for its networks rather than starts without them.
 	checks := []daemon.Check{{Name: "cluster", Error: cache.Synced}}
+	var node *install.Node
 	if o.install {
-		node := &installation{open: o.asNode, retry: o.retry, log: log}
-		node.prepare()
-		checks = append(checks, daemon.Check{Name: "installation", Error: node.ready})
-		tasks = append(tasks, node.keep)
+		node = o.asNode()
+		node.Retry = o.retry
+		node.InstallPrograms()
+		checks = append(checks, daemon.Check{Name: "installation", Error: node.Ready})
+		tasks = append(tasks, node.Keep)
 	}
 	socket, err := daemon.Listen(ctx, o.socketDir)
 	if err != nil {
@@ -135,12 +139,16 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	server := &daemon.Server{Source: metrics.Measure(cluster), Log: log, Peer: o.peer}
 	metrics.Observe(client, cache, publisher, checks...)
-	handler := metrics.Handler(socket.Check, checks...)
+	alive := socket.Check
+	if node != nil {
+		alive = func() error { return errors.Join(socket.Check(), node.Alive()) }
+	}
+	handler := metrics.Handler(alive, checks...)
 	tasks = append(tasks,
 		func(ctx context.Context) error { return server.Serve(ctx, socket) },
 		func(ctx context.Context) error { return keepHTTP(ctx, o.listen, handler, o.retry, log) },
 	)
-	log.Info("serving", "node", o.node, "socketDir", o.socketDir, "version", version())
+	log.Info("serving", "node", o.node, "socketDir", o.socketDir, "version", plexus.Version())
 	return runAll(ctx, tasks)
 }
 

@@ -38,6 +38,10 @@ type Spec struct {
 	Entrypoint []string
 	Command    []string
 	User       string // As in a Dockerfile: "65532:65532". Empty is root.
+	// Labels of the image, and annotations of its manifests, by the keys that OCI has defined (image-spec annotations.md).
+	Labels map[string]string
+	// Created is when the image says that it was made. The zero time is none, which registries show as 1970.
+	Created time.Time
 }
 
 // Write writes the image to file as an archive of an OCI image layout, which `ctr images import`, `docker load`, `podman load`
@@ -91,6 +95,9 @@ func build(spec Spec) (v1.ImageIndex, error) {
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &platform}})
 	}
+	if len(spec.Labels) > 0 {
+		index = mutate.Annotations(index, spec.Labels).(v1.ImageIndex)
+	}
 	return index, nil
 }
 
@@ -117,8 +124,12 @@ func buildOne(spec Spec, platform v1.Platform) (v1.Image, error) {
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Variant = platform.OS, platform.Architecture, platform.Variant
 	config.Config.Entrypoint, config.Config.Cmd, config.Config.User = spec.Entrypoint, spec.Command, spec.User
+	config.Config.Labels, config.Created = spec.Labels, v1.Time{Time: spec.Created}
 	config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	return mutate.ConfigFile(img, config)
+	if img, err = mutate.ConfigFile(img, config); err != nil || len(spec.Labels) == 0 {
+		return img, err
+	}
+	return mutate.Annotations(img, spec.Labels).(v1.Image), nil
 }
 
 // entry is a file of an image.

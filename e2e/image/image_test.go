@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -218,5 +219,40 @@ func TestWriteThatFailsLeavesNothing(t *testing.T) {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+func TestLabelsAreOfImageAndManifests(t *testing.T) {
+	s := spec(t)
+	s.Labels = map[string]string{"org.opencontainers.image.version": "1.2.3"}
+	s.Created = time.Unix(1700000000, 0).UTC()
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	if err := Write(archive, s); err != nil {
+		t.Fatal(err)
+	}
+	index, _ := unpack(t, archive)
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := manifest.Annotations["org.opencontainers.image.version"]; got != "1.2.3" {
+		t.Errorf("the index is annotated with %q", got)
+	}
+	for _, d := range manifest.Manifests {
+		img, err := index.Image(d.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := img.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := img.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.Config.Labels["org.opencontainers.image.version"] != "1.2.3" || m.Annotations["org.opencontainers.image.version"] != "1.2.3" || !config.Created.Equal(s.Created) {
+			t.Errorf("labels %v, annotations %v, created %v", config.Config.Labels, m.Annotations, config.Created)
+		}
 	}
 }

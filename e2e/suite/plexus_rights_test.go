@@ -91,7 +91,7 @@ func checkEventRights(t *testing.T, pod *corev1.Pod, as func(node string) kubern
 	event := func(name, kind, component string) *corev1.Event {
 		return &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{Name: name, Namespace: pod.Namespace},
-			InvolvedObject: corev1.ObjectReference{Kind: kind, Namespace: pod.Namespace, Name: pod.Name},
+			InvolvedObject: corev1.ObjectReference{Kind: kind, APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name},
 			Source:         corev1.EventSource{Component: component, Host: pod.Spec.NodeName},
 			Reason:         "Tested", Message: "by a test", Type: corev1.EventTypeNormal,
 		}
@@ -108,6 +108,18 @@ func checkEventRights(t *testing.T, pod *corev1.Pod, as func(node string) kubern
 	}
 	if _, err := events.Create(t.Context(), event("of-no-pod", "Service", "plexusd"), metav1.CreateOptions{}); !denied(err) {
 		t.Errorf("may tell an event about a Service, or fails for another reason: %v", err)
+	}
+	for what, change := range map[string]func(*corev1.Event){
+		"from another node":         func(e *corev1.Event) { e.Source.Host = "another" },
+		"reported by another":       func(e *corev1.Event) { e.ReportingController = "kubelet" },
+		"reported for another node": func(e *corev1.Event) { e.ReportingInstance = "another" },
+		"with a finalizer":          func(e *corev1.Event) { e.Finalizers = []string{"example.org/stays"} },
+	} {
+		e := event("forged", "Pod", "plexusd")
+		change(e)
+		if _, err := events.Create(t.Context(), e, metav1.CreateOptions{}); !denied(err) {
+			t.Errorf("may tell an event %s, or fails for another reason: %v", what, err)
+		}
 	}
 	again := []byte(`{"count": 2}`)
 	if _, err := as("another").CoreV1().Events(pod.Namespace).Patch(t.Context(), "its-own", types.StrategicMergePatchType, again, metav1.PatchOptions{}); !denied(err) {

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,8 +44,15 @@ type Conf struct {
 	// SocketDir is the folder of the daemon's socket; or
 	// Kubeconfig is the file for lookups without a daemon.
 	SocketDir, Kubeconfig string
+	// BinDir is the folder that the runtime runs plugins from, by the same path here and on the host. Networks' plugins are looked for
+	// there as well. "" is [config.DefaultBinDir].
+	BinDir string
 	// Extra are further keys of the plugin's configuration, which win over the generated ones.
 	Extra map[string]json.RawMessage
+	// ExtraErr is why the further keys can not be used. Nothing is written without them.
+	ExtraErr error
+	// MountTable is the file that shows whether the folders have the same paths here and on the host, [MountTable]. "" asks nothing.
+	MountTable string
 }
 
 // Keys of the plugin's configuration that say where its default network is.
@@ -68,40 +76,47 @@ func (c Conf) findPrimary() (*primary, []string, error) {
 		p, err := c.inline()
 		return p, nil, err
 	}
+	var warnings []string
 	if path := c.named(); path != "" {
 		p, err := load(path)
-		if err != nil {
-			err = fmt.Errorf("%w: %w", ErrNoPrimary, err)
+		if err == nil {
+			return p, nil, nil
 		}
-		return p, nil, err
+		if !errors.Is(err, nad.ErrNotFound) || filepath.Dir(path) == filepath.Clean(c.Dir) {
+			return nil, nil, fmt.Errorf("%w: %w", ErrNoPrimary, err)
+		}
+		warnings = append(warnings, fmt.Sprintf("%s %s is in no folder of this container: version and capabilities are taken from the first file of %s instead; mount its folder by the same path",
+			keyClusterNetwork, path, c.Dir))
 	}
 	names, err := c.configurations()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrNoPrimary, err)
+		return nil, warnings, fmt.Errorf("%w: %w", ErrNoPrimary, err)
 	}
-	var warnings []string
+	var refused []string
 	for _, name := range names {
-		p, err := load(filepath.Join(c.Dir, name))
+		path := filepath.Join(c.Dir, name)
+		p, err := load(path)
 		if err == nil {
-			return p, warnings, nil
+			return p, append(warnings, refused...), nil
 		}
-		warnings = append(warnings, err.Error())
+		if errors.Is(err, fs.ErrPermission) {
+			// It may well be the cluster's network: the next file would be another one.
+			return nil, warnings, fmt.Errorf("%w: %w", ErrNoPrimary, denied(path, err))
+		}
+		refused = append(refused, err.Error())
 	}
-	if len(warnings) > 0 {
-		return nil, warnings, fmt.Errorf("%w: none of %d in %s is usable: %s", ErrNoPrimary, len(warnings), c.Dir, warnings[0])
+	if len(refused) > 0 {
+		return nil, append(warnings, refused...), fmt.Errorf("%w: none of %d in %s is usable: %s", ErrNoPrimary, len(refused), c.Dir, refused[0])
 	}
-	return nil, nil, fmt.Errorf("%w: there is none in %s: install the cluster's network plugin", ErrNoPrimary, c.Dir)
+	return nil, warnings, fmt.Errorf("%w: there is none in %s: install the cluster's network plugin", ErrNoPrimary, c.Dir)
 }
 
-// named is the path of the primary if it is known; "" for the lexically first.
+// named is the path of the primary if one is named; "" for the lexically first.
 func (c Conf) named() string {
 	var path string
 	// A name instead of a path leaves it to the first file what runtimes are told; what is neither is refused by check.
 	if err := json.Unmarshal(c.Extra[keyClusterNetwork], &path); err == nil && filepath.IsAbs(path) {
-		// It may be on the host and not here.
-		if _, err := os.Stat(path); err == nil || filepath.Dir(path) == filepath.Clean(c.Dir) {
-			return path
-		}
+		return path
 	}
 	if c.Primary != "" {
 		return filepath.Join(c.Dir, c.Primary)
@@ -179,8 +194,8 @@ func (c Conf) checkFirst() error {
 	return nil
 }
 
-// generate writes the configuration for a primary.
-func (c Conf) generate(p *primary) ([]byte, error) {
+// generate writes the configuration for a primary, with what is chained to Plexus.
+func (c Conf) generate(p *primary, chained []json.RawMessage) ([]byte, error) {
 	plugin := map[string]any{"type": config.PluginType}
 	if p.path != "" {
 		plugin[keyClusterNetwork] = p.path
@@ -193,14 +208,21 @@ func (c Conf) generate(p *primary) ([]byte, error) {
 	} else {
 		plugin["daemonSocketDir"] = c.SocketDir
 	}
+	if c.BinDir != "" && filepath.Clean(c.BinDir) != config.DefaultBinDir {
+		plugin["binDir"] = c.BinDir
+	}
 	for key, value := range c.Extra {
 		plugin[key] = value
 	}
 	if err := check(plugin); err != nil {
 		return nil, err
 	}
+	plugins := []any{plugin}
+	for _, p := range chained {
+		plugins = append(plugins, p)
+	}
 	data, err := json.MarshalIndent(map[string]any{
-		"cniVersion": p.list.CNIVersion(), "name": network, "plugins": []any{plugin},
+		"cniVersion": p.list.CNIVersion(), "name": network, "plugins": plugins,
 	}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("generate %s: %w", ConfName, err)
@@ -233,6 +255,14 @@ type Outcome struct {
 	Wrote bool
 	// Warnings are about other files.
 	Warnings []string
+	// Mesh are the types of the plugins that service meshes have chained to Plexus; they are kept. Twice are those of them that are
+	// chained to the primary, too, so that they run twice for each pod.
+	Mesh, Twice []string
+	// Collected is set if a runtime that has each file of the folder collect garbage (CRI-O, from CNI 1.1.0 on) tells the primary that
+	// nothing is in use: it knows only Plexus' attachments as such.
+	Collected bool
+	// Strangers are the types of other plugins that were in Plexus' configuration, and are not any more.
+	Strangers []string
 
 	data []byte
 	// folders are those whose files are part of it: the primary's own, and that of plugins chained to it (CNI 1.1.0 §1).
@@ -240,8 +270,17 @@ type Outcome struct {
 }
 
 // Write generates the configuration and writes it if it is another than before: whole, or not at all. Whatever fails, the file that was
-// there stays. The error is an ErrNoPrimary while there is nothing to call, and an ErrNotFirst if it was written in vain.
+// there stays. The error is an ErrNoPrimary while there is nothing to call, an ErrNotFirst if it was written in vain, and an ErrPaths if
+// the host could not follow what it says.
 func (c Conf) Write() (Outcome, error) {
+	if c.ExtraErr != nil {
+		return Outcome{}, c.ExtraErr
+	}
+	if c.MountTable != "" {
+		if err := checkPaths(c.MountTable, c.hostDirs()); err != nil {
+			return Outcome{}, err
+		}
+	}
 	p, warnings, err := c.findPrimary()
 	if err != nil {
 		return Outcome{Warnings: warnings}, err
@@ -249,15 +288,50 @@ func (c Conf) Write() (Outcome, error) {
 	o := Outcome{Primary: cmp.Or(p.path, "the key "+keyDelegates), Warnings: warnings}
 	if p.path != "" {
 		dir := filepath.Dir(p.path)
+		o.Collected = dir == filepath.Clean(c.Dir) && collects(p.list)
 		o.folders = []string{dir, filepath.Join(dir, p.list.Name())}
 	}
-	if o.data, err = c.generate(p); err != nil {
+	path := filepath.Join(c.Dir, ConfName)
+	before, err := readWritten(path)
+	if err != nil {
 		return o, err
 	}
-	if o.Wrote, err = writeFile(filepath.Join(c.Dir, ConfName), o.data); err != nil {
+	o.Mesh, o.Strangers = before.meshTypes(), before.strangers
+	for _, t := range o.Mesh {
+		if slices.Contains(p.list.Types(), t) {
+			o.Twice = append(o.Twice, t)
+		}
+	}
+	if o.data, err = c.generate(p, before.mesh); err != nil {
+		return o, err
+	}
+	if len(o.Mesh) > 0 && len(o.Strangers) == 0 && sameJSON(before.data, o.data) {
+		return o, c.checkFirst() // as the mesh wrote it
+	}
+	if o.Wrote, err = writeFile(path, o.data); err != nil {
 		return o, err
 	}
 	return o, c.checkFirst()
+}
+
+// collects reports whether GC of a list is called: from CNI 1.1.0 on, unless it says disableGC.
+func collects(list *nad.List) bool {
+	var top struct {
+		DisableGC bool `json:"disableGC"`
+	}
+	return json.Unmarshal(list.Bytes(), &top) == nil && !top.DisableGC && list.CNIVersion() == "1.1.0" // the latest
+}
+
+// hostDirs are the folders that the configuration names, by the flags that give them.
+func (c Conf) hostDirs() map[string]string {
+	dirs := map[string]string{"conf-dir": c.Dir}
+	if c.BinDir != "" {
+		dirs["bin-dir"] = c.BinDir
+	}
+	if c.Kubeconfig == "" && c.SocketDir != "" {
+		dirs["socket-dir"] = c.SocketDir
+	}
+	return dirs
 }
 
 // ParseExtra reads further keys of the plugin's configuration: a JSON object. A cniVersion, which the configuration of other daemons has,

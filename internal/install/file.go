@@ -37,7 +37,7 @@ func replace(path string, r io.ReadSeeker, mode fs.FileMode) (bool, error) {
 	before, after := temporary(path)
 	tmp, err := os.CreateTemp(filepath.Dir(path), before+"*"+after)
 	if err != nil {
-		return false, fmt.Errorf("install %s: %w", path, err)
+		return false, denied(filepath.Dir(path), fmt.Errorf("install %s: %w", path, err))
 	}
 	_, copyErr := io.Copy(tmp, r)
 	err = errors.Join(copyErr, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
@@ -90,7 +90,7 @@ func isSame(path string, r io.Reader, mode fs.FileMode) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("install %s: %w", path, err)
+		return false, denied(path, fmt.Errorf("install %s: %w", path, err))
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -130,7 +130,7 @@ type Programs struct {
 // Install copies the programs, each atomically and only if it is another. It also replaces one that runs.
 func (p Programs) Install() error {
 	if err := os.MkdirAll(p.To, 0o755); err != nil {
-		return fmt.Errorf("install: %w", err)
+		return fmt.Errorf("install programs: %w", err)
 	}
 	for _, name := range p.Names {
 		if err := binary(filepath.Join(p.From, name), filepath.Join(p.To, name)); err != nil {

@@ -371,12 +371,14 @@ func TestT12BinariesReplaceARunningOne(t *testing.T) {
 
 func TestKeepPutsBackAPluginThatSomebodyTakesAway(t *testing.T) {
 	t.Parallel()
-	from, to := folder(t, map[string]string{"plexus": "ours", "plexusd": "ours"}), folder(t, map[string]string{"plexusd": "another release's"})
+	from, to := folder(t, map[string]string{"plexus": "ours", "plexusd": "ours"}), t.TempDir()
 	node := &Node{
 		Conf:     Conf{Dir: folder(t, map[string]string{"10-flannel.conflist": flannel}), SocketDir: "/run/plexus"},
 		Programs: Programs{From: from, To: to, Names: []string{"plexus", "plexusd"}},
 		Log:      slog.New(slog.DiscardHandler),
 	}
+	node.InstallPrograms()
+	write(t, filepath.Join(to, "plexusd"), "another release's")
 	keep(t, node)
 	plugin := filepath.Join(to, "plexus")
 	for range 2 {
@@ -398,15 +400,14 @@ func TestAPluginThatCanNotBePutBackIsNoReadyNode(t *testing.T) {
 		Programs: Programs{From: t.TempDir(), To: t.TempDir(), Names: []string{"plexus"}},
 		Log:      slog.New(slog.DiscardHandler),
 	}
-	node.writeConf()
-	if err := node.Ready(); err != nil {
-		t.Fatal(err)
-	}
-	if next := node.putBackPrograms(); !next.failed || node.Ready() == nil {
+	if next := node.act(); !next.failed || node.Ready() == nil {
 		t.Errorf("turn %+v, ready: %v", next, node.Ready())
 	}
+	if left := names(t, node.Conf.Dir); len(left) != 1 {
+		t.Errorf("files %v: a runtime would look for a plugin that is not there", left)
+	}
 	write(t, filepath.Join(node.Programs.From, "plexus"), "x")
-	if next := node.putBackPrograms(); next.failed || node.Ready() != nil {
+	if next := node.act(); next.failed || node.Ready() != nil {
 		t.Errorf("turn %+v, ready: %v", next, node.Ready())
 	}
 }
@@ -482,7 +483,11 @@ func keep(t *testing.T, n *Node) func() {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { n.Keep(ctx) })
+	running.Go(func() {
+		if err := n.Keep(ctx); err != nil {
+			t.Errorf("Keep = %v", err)
+		}
+	})
 	stop := func() {
 		cancel()
 		running.Wait()

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -32,13 +33,26 @@ func run(name string, args []string) error {
 	platforms := flags.String("platforms", "linux/amd64", "platforms, separated by commas; {arch} in a file's path stands for each one's architecture")
 	entrypoint := flags.String("entrypoint", "", "program to start, with its arguments, separated by commas")
 	user := flags.String("user", "", "user and group to run as, by number: 65532:65532")
+	created := flags.Int64("created", 0, "when the image was made, in seconds since 1970")
+	labels := map[string]string{}
+	flags.Func("label", "KEY=VALUE, a label of the image and an annotation of its manifests; as often as needed", func(s string) error {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return errors.New("must be KEY=VALUE")
+		}
+		labels[key] = value
+		return nil
+	})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *output == "" || *reference == "" {
 		return errors.New("-o and -ref must be given")
 	}
-	spec := image.Spec{Reference: *reference, User: *user, Files: map[string]string{}}
+	spec := image.Spec{Reference: *reference, User: *user, Files: map[string]string{}, Labels: labels}
+	if *created > 0 {
+		spec.Created = time.Unix(*created, 0).UTC()
+	}
 	for platform := range strings.SplitSeq(*platforms, ",") {
 		parsed, err := v1.ParsePlatform(platform)
 		if err != nil {
