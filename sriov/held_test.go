@@ -165,6 +165,8 @@ func TestRatesAreSetOneByOne(t *testing.T) {
 		"the lowest alone":  {map[string]any{"min_tx_rate": 70}, 70, 200},
 		"none":              {nil, 50, 200},
 		"no bound":          {map[string]any{"max_tx_rate": 0}, 50, 0},
+		"one rate":          {map[string]any{"max_tx_rate": 50}, 50, 50},
+		"its bounds":        {map[string]any{"min_tx_rate": 10_000_000, "max_tx_rate": 10_000_000}, 10_000_000, 10_000_000},
 	} {
 		n := newNode(t)
 		vf, err := n.fake.VF(pf, 3)
@@ -191,6 +193,18 @@ func TestRatesAreSetOneByOne(t *testing.T) {
 	}
 	_, err = n.call(t.Context(), "ADD", podA(), config(vf3, map[string]any{"max_tx_rate": 10}))
 	wantCode(t, err, types.ErrInvalidNetworkConfig, vf3, "min_tx_rate", "50", "max_tx_rate", "10")
+}
+
+// TestBoundsOfAnMTU are what IPv4 needs, and what the PF has.
+func TestBoundsOfAnMTU(t *testing.T) {
+	t.Parallel()
+	for mtu, want := range map[int]int{68: 68, 9000: 9000, 0: 1500} {
+		n := newNode(t)
+		n.must("ADD", podA(), config(vf0, map[string]any{"mtu": mtu}))
+		if _, link, _ := n.fake.Where(vf0); link.MTU != want {
+			t.Errorf("\"mtu\" %d: the interface has %d, want %d", mtu, link.MTU, want)
+		}
+	}
 }
 
 // TestPFThatTellsNothingOfItsVFs is virtio-net of a SmartNIC: a network that asks nothing of it is served.

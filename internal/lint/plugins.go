@@ -4,7 +4,6 @@
 package lint
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"net"
@@ -238,36 +237,15 @@ func checkSRIOV(c *pluginCheck) {
 	c.checkSRIOVKeys()
 }
 
-// checkSRIOVKeys lets the parser of the plugin judge the keys. It stops at the first that is wrong, so that is told, set right, and the rest judged again.
+// checkSRIOVKeys lets the parser of the plugin judge the keys.
 func (c *pluginCheck) checkSRIOVKeys() {
-	var keys map[string]json.RawMessage
-	if json.Unmarshal([]byte(c.conf.raw(c.d.config.text)), &keys) != nil {
-		return // it is no object, which has been told
+	for _, mistake := range sriov.Mistakes([]byte(c.conf.raw(c.d.config.text)), "") {
+		at, field := c.conf.mentioned(mistake.Error()), ""
+		if i := slices.IndexFunc(c.conf.members, func(m member) bool { return m.value == at }); i >= 0 {
+			field = c.conf.members[i].key
+		}
+		c.report(SRIOVConfig, at, field, mistake.Error(), "")
 	}
-	for range c.conf.members {
-		text, err := json.Marshal(keys)
-		if err != nil {
-			return // it came of JSON
-		}
-		if _, err = sriov.ParseConfig(text, "", true); err == nil {
-			return
-		}
-		at := c.conf.mentioned(err.Error())
-		i := slices.IndexFunc(c.conf.members, func(m member) bool { return m.value == at })
-		if i < 0 {
-			c.report(SRIOVConfig, c.conf, "", sriovText(err), "")
-			return // of nothing that is known here
-		}
-		c.report(SRIOVConfig, at, c.conf.members[i].key, sriovText(err), "")
-		delete(keys, c.conf.members[i].key)
-		if strings.EqualFold(c.conf.members[i].key, "vlan") {
-			keys["vlan"] = json.RawMessage("1") // other keys need one
-		}
-	}
-}
-
-func sriovText(err error) string {
-	return strings.TrimPrefix(err.Error(), sriov.ErrInvalid.Error()+": ")
 }
 
 func checkBandwidth(c *pluginCheck) {

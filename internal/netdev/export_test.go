@@ -47,15 +47,10 @@ func Lifetimes(path string) ([]uint32, error) {
 	}
 	var seconds []uint32
 	for _, r := range routes {
-		for attrs := r.message[unix.SizeofRtMsg:]; ; {
-			kind, value, rest, ok := nextAttr(attrs)
-			if !ok {
-				break
-			}
+		for kind, value := range attributes(r.message[unix.SizeofRtMsg:]).all() {
 			if kind == unix.RTA_CACHEINFO {
 				seconds = append(seconds, lifetime(value))
 			}
-			attrs = rest
 		}
 	}
 	return seconds, nil

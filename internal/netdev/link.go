@@ -145,16 +145,12 @@ func parseLink(message []byte) (foundLink, error) {
 		return foundLink{}, err
 	}
 	found := foundLink{Link: link}
-	for attrs := message[unix.SizeofIfInfomsg:]; ; {
-		kind, value, rest, ok := nextAttr(attrs)
-		if !ok {
-			return found, nil
-		}
+	for kind, value := range attributes(message[unix.SizeofIfInfomsg:]).all() {
 		if kind == unix.IFLA_LINKMODE && len(value) > 0 {
 			found.mode = value[0]
 		}
-		attrs = rest
 	}
+	return found, nil
 }
 
 // link translates all but the addresses.

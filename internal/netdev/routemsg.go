@@ -42,14 +42,10 @@ func (s sandbox) routeMessages(f Family) ([]routeMessage, error) {
 			head := nl.DeserializeRtMsg(m)
 			r := routeMessage{whole: m, protocol: head.Protocol}
 			table := uint32(head.Table)
-			for attrs := m[unix.SizeofRtMsg:]; ; {
-				kind, value, rest, ok := nextAttr(attrs)
-				if !ok {
-					break
-				}
+			for kind, value := range attributes(m[unix.SizeofRtMsg:]).all() {
 				switch {
 				case kind == unix.RTA_GATEWAY:
-					r.gateway = value
+					r.gateway = net.IP(value)
 				case len(value) < 4: //nolint:mnd // the rest are numbers of 32 bits
 				case kind == unix.RTA_TABLE:
 					table = binary.NativeEndian.Uint32(value)
@@ -58,7 +54,6 @@ func (s sandbox) routeMessages(f Family) ([]routeMessage, error) {
 				case kind == rtaNexthopID:
 					r.nexthop = binary.NativeEndian.Uint32(value)
 				}
-				attrs = rest
 			}
 			if head.Dst_len == 0 && table == unix.RT_TABLE_MAIN && head.Flags&unix.RTM_F_CLONED == 0 {
 				found = append(found, r)
@@ -89,11 +84,7 @@ func (s sandbox) putBack(r defaultRoute) error {
 	head := *nl.DeserializeRtMsg(r.message)
 	head.Flags &= unix.RTNH_F_ONLINK // the others report a state, and are refused
 	req.AddData(&head)
-	for attrs := r.message[unix.SizeofRtMsg:]; ; {
-		kind, value, rest, ok := nextAttr(attrs)
-		if !ok {
-			break
-		}
+	for kind, value := range attributes(r.message[unix.SizeofRtMsg:]).all() {
 		switch kind {
 		case unix.RTA_GATEWAY, unix.RTA_OIF, unix.RTA_MULTIPATH, unix.RTA_VIA, unix.RTA_ENCAP, unix.RTA_ENCAP_TYPE:
 			if r.nexthop == 0 { // else they are the object's
@@ -106,7 +97,6 @@ func (s sandbox) putBack(r defaultRoute) error {
 		default:
 			req.AddData(nl.NewRtAttr(int(kind), value))
 		}
-		attrs = rest
 	}
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err

@@ -127,15 +127,15 @@ func (l *Linux) VF(pf string, id int) (VF, error) {
 // vfOf does not use the netlink library's list of VFs: its VfInfo.ID is the place in the list (v1.3.1), and the kernel leaves out a VF
 // that the driver cannot tell about. Each entry has its number inside.
 func vfOf(pf string, id int) (VF, error) {
-	index, err := indexOf(pf)
+	message, err := askVFs(pf, nl.RTEXT_FILTER_VF|rtextFilterSkipStats)
 	if err != nil {
 		return VF{}, err
 	}
-	message, err := askVFs(index)
+	entry, err := findVF(message, id)
 	if err != nil {
 		return VF{}, err
 	}
-	return findVF(message, id)
+	return parseVF(entry)
 }
 
 // SetVF makes the PF set one part of a VF, that of number to.ID, to what it is in to. The kernel's error is among what the error

@@ -54,6 +54,15 @@ func fullVF(id uint32) []byte {
 	)
 }
 
+// find is what Linux.VF does with the kernel's answer.
+func find(message []byte, id int) (VF, error) {
+	entry, err := findVF(message, id)
+	if err != nil {
+		return VF{}, err
+	}
+	return parseVF(entry)
+}
+
 func TestFindVF(t *testing.T) {
 	t.Parallel()
 	silent := attr(nl.IFLA_VF_INFO, vfMAC(1), attr(nl.IFLA_VF_SPOOFCHK, words(1, ^uint32(0))), attr(nl.IFLA_VF_TRUST, words(1, ^uint32(0))), attr(nl.IFLA_VF_LINK_STATE, words(1, 1)))
@@ -80,7 +89,7 @@ func TestFindVF(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := findVF(tc.message, tc.id)
+			got, err := find(tc.message, tc.id)
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
@@ -116,11 +125,11 @@ func TestFindVFAmongMany(t *testing.T) {
 		// Behind the list come others, as the name of the device.
 		message := append(linkMessage(vfs...), attr(unix.IFLA_PARENT_DEV_NAME, []byte("0000:03:00.0\x00"))...)
 		for _, id := range []int{0, int(count) / 2, int(count) - 1} {
-			if vf, err := findVF(message, id); err != nil || vf.ID != id || vf.MAC == "" {
+			if vf, err := find(message, id); err != nil || vf.ID != id || vf.MAC == "" {
 				t.Errorf("VF %d of %d: %+v, %v", id, count, vf, err)
 			}
 		}
-		if vf, err := findVF(message, int(count)); !errors.Is(err, ErrNoVF) {
+		if vf, err := find(message, int(count)); !errors.Is(err, ErrNoVF) {
 			t.Errorf("VF %d of %d: %+v, %v, want ErrNoVF", count, count, vf, err)
 		}
 	}
@@ -167,7 +176,7 @@ func FuzzFindVF(f *testing.F) {
 	f.Add(linkMessage(attr(nl.IFLA_VF_INFO, vfMAC(1))), 1)
 	f.Add([]byte{}, 0)
 	f.Fuzz(func(t *testing.T, message []byte, id int) {
-		vf, err := findVF(message, id)
+		vf, err := find(message, id)
 		if err != nil {
 			if vf != (VF{}) {
 				t.Errorf("not found, and yet %+v", vf)

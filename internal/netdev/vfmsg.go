@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"syscall"
@@ -28,9 +29,13 @@ const (
 	maxLinkMessage = 16 << 20
 )
 
-// askVFs asks for a PF of the host with all its VFs, and returns the kernel's link message. The netlink library would cut it at 64 KiB, that is
-// some 330 VFs.
-func askVFs(pf int) ([]byte, error) {
+// askVFs asks for a PF of the host with all its VFs, and what else a mask of RTEXT_FILTER_ says, and returns the kernel's link message. The netlink
+// library would cut it at 64 KiB: that is some 220 VFs with statistics, 330 without.
+func askVFs(pf string, mask uint32) ([]byte, error) {
+	index, err := indexOf(pf)
+	if err != nil {
+		return nil, err
+	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
@@ -41,9 +46,9 @@ func askVFs(pf int) ([]byte, error) {
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(pf) //nolint:gosec // an ifindex has 31 bits
+	msg.Index = int32(index) //nolint:gosec // an ifindex has 31 bits
 	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF|rtextFilterSkipStats)))
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(mask)))
 	if err := unix.Sendto(fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, os.NewSyscallError("sendto", err)
 	}
@@ -86,70 +91,91 @@ func linkAnswer(b []byte) ([]byte, error) {
 	return nil, fmt.Errorf("the kernel answers by a message of type %d", kind)
 }
 
-// nextAttr splits the first attribute off a row of them. It is false at the end, and before an attribute that does not fit in.
-func nextAttr(b []byte) (uint16, []byte, []byte, bool) {
-	if len(b) < unix.SizeofRtAttr {
+// attributes are netlink attributes, one behind the other.
+type attributes []byte
+
+// next splits the first one off. It is false at the end, and before one that does not fit in, of which only the kind counts.
+func (a attributes) next() (kind uint16, value, rest attributes, ok bool) { //nolint:nonamedreturns // two of one type
+	if len(a) < unix.SizeofRtAttr {
 		return 0, nil, nil, false
 	}
-	length, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&nlaTypeMask
-	if length < unix.SizeofRtAttr || length > len(b) {
+	length := int(binary.NativeEndian.Uint16(a))
+	kind = binary.NativeEndian.Uint16(a[2:]) & nlaTypeMask
+	if length < unix.SizeofRtAttr || length > len(a) {
 		return kind, nil, nil, false
 	}
-	next := min((length+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b))
-	return kind, b[unix.SizeofRtAttr:length], b[next:], true
+	next := min((length+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(a))
+	return kind, a[unix.SizeofRtAttr:length], a[next:], true
 }
 
-// findVF looks for a VF in a link message. The list of VFs is read until the VF is found, or what follows is none, or the message ends: the
-// list's own length has 16 bits, and is wrong with more than some 330 VFs (Linux 6.18, nla_nest_end).
-func findVF(message []byte, id int) (VF, error) {
-	if len(message) < unix.SizeofIfInfomsg {
-		return VF{}, errShortMessage
+// all visits them, by kind.
+func (a attributes) all() iter.Seq2[uint16, attributes] {
+	return func(yield func(uint16, attributes) bool) {
+		for {
+			kind, value, rest, ok := a.next()
+			if !ok || !yield(kind, value) {
+				return
+			}
+			a = rest
+		}
 	}
-	attrs := message[unix.SizeofIfInfomsg:]
+}
+
+// findVF looks for what a link message tells of a VF. The list of VFs is read until the VF is found, or what follows is none, or the message ends:
+// the list's own length has 16 bits, and is wrong with many VFs (Linux 6.18, nla_nest_end).
+func findVF(message []byte, id int) (attributes, error) {
+	if len(message) < unix.SizeofIfInfomsg {
+		return nil, errShortMessage
+	}
+	list := attributes(message[unix.SizeofIfInfomsg:])
 	for {
-		kind, _, rest, ok := nextAttr(attrs)
+		kind, _, rest, ok := list.next()
 		if kind == unix.IFLA_VFINFO_LIST {
 			break
 		}
 		if !ok {
-			return VF{}, ErrVFsUntold
+			return nil, ErrVFsUntold
 		}
-		attrs = rest
+		list = rest
 	}
-	for attrs = attrs[unix.SizeofRtAttr:]; ; {
-		kind, value, rest, ok := nextAttr(attrs)
-		if !ok || kind != nl.IFLA_VF_INFO {
-			return VF{}, ErrNoVF
+	for kind, entry := range list[unix.SizeofRtAttr:].all() {
+		if kind != nl.IFLA_VF_INFO {
+			break
 		}
-		vf, err := parseVF(value)
-		if err != nil || vf.ID == id {
-			return vf, err
+		number, err := entry.vfNumber()
+		if err != nil || number == id {
+			return entry, err
 		}
-		attrs = rest
 	}
+	return nil, ErrNoVF
+}
+
+// vfNumber is that of the VF which the attributes are of.
+func (a attributes) vfNumber() (int, error) {
+	for kind, value := range a.all() {
+		if kind == nl.IFLA_VF_MAC && len(value) < nl.SizeofVfMac {
+			return 0, errShortMessage
+		}
+		if kind == nl.IFLA_VF_MAC {
+			return int(binary.NativeEndian.Uint32(value)), nil
+		}
+	}
+	return 0, errors.New("the kernel tells of a VF without its number")
 }
 
 // parseVF reads one IFLA_VF_INFO.
-func parseVF(attrs []byte) (VF, error) {
-	vf := VF{ID: -1, VLAN: VLAN{Proto: VLANProto8021Q}, LinkState: LinkStateAuto}
-	for {
-		kind, value, rest, ok := nextAttr(attrs)
-		if !ok {
-			break
-		}
+func parseVF(entry attributes) (VF, error) {
+	vf := VF{VLAN: VLAN{Proto: VLANProto8021Q}, LinkState: LinkStateAuto}
+	for kind, value := range entry.all() {
 		if err := vf.parse(kind, value); err != nil {
 			return VF{}, err
 		}
-		attrs = rest
-	}
-	if vf.ID < 0 {
-		return VF{}, errors.New("the kernel tells of a VF without its number")
 	}
 	return vf, nil
 }
 
 // parse reads an attribute of a VF: numbers of 32 bits, of which the first is the VF's.
-func (v *VF) parse(kind uint16, value []byte) error {
+func (v *VF) parse(kind uint16, value attributes) error {
 	size, known := map[uint16]int{
 		nl.IFLA_VF_MAC: nl.SizeofVfMac, nl.IFLA_VF_VLAN: nl.SizeofVfVlan, nl.IFLA_VF_RATE: nl.SizeofVfRate,
 		nl.IFLA_VF_SPOOFCHK: nl.SizeofVfSpoofchk, nl.IFLA_VF_LINK_STATE: nl.SizeofVfLinkState, nl.IFLA_VF_TRUST: nl.SizeofVfTrust,
@@ -189,23 +215,20 @@ func (v *VF) parse(kind uint16, value []byte) error {
 }
 
 // parseVLANs reads the protocol of the VF's first tag. The kernel has one tag a VF so far.
-func (v *VF) parseVLANs(attrs []byte) error {
-	for {
-		kind, value, rest, ok := nextAttr(attrs)
-		if !ok {
-			return nil
+func (v *VF) parseVLANs(tags attributes) error {
+	for kind, value := range tags.all() {
+		if kind != nl.IFLA_VF_VLAN_INFO {
+			continue
 		}
-		if kind == nl.IFLA_VF_VLAN_INFO {
-			if len(value) < nl.SizeofVfVlanInfo {
-				return errShortMessage
-			}
-			if binary.BigEndian.Uint16(value[12:]) == unix.ETH_P_8021AD {
-				v.VLAN.Proto = VLANProto8021AD
-			}
-			return nil
+		if len(value) < nl.SizeofVfVlanInfo {
+			return errShortMessage
 		}
-		attrs = rest
+		if binary.BigEndian.Uint16(value[12:]) == unix.ETH_P_8021AD {
+			v.VLAN.Proto = VLANProto8021AD
+		}
+		return nil
 	}
+	return nil
 }
 
 // vfAttr is a setting as the kernel takes it, in the form in which it tells it too: numbers of 32 bits, of which the first is the VF's.
