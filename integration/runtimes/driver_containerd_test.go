@@ -36,6 +36,16 @@ func containerdOptions(r *request) []gocni.NamespaceOpts {
 	}
 }
 
+// patience is the context of a request of the kubelet's. libcni kills the plugin at its end.
+func (r *request) patience(ctx context.Context) context.Context {
+	if r.Timeout == 0 {
+		return ctx
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}
+
 // containerdRun is RunPodSandbox. After a failed set-up it tears down once, within a minute. It ignores the error of that, removes the
 // namespace and forgets the sandbox: the kubelet's next try has another ID.
 func containerdRun(ctx context.Context, r *request, resp *response) error {
@@ -43,7 +53,7 @@ func containerdRun(ctx context.Context, r *request, resp *response) error {
 	if err != nil {
 		return err
 	}
-	result, err := network.Setup(ctx, r.ID, r.NetNS, containerdOptions(r)...)
+	result, err := network.Setup(r.patience(ctx), r.ID, r.NetNS, containerdOptions(r)...)
 	if err == nil {
 		for i, raw := range result.Raw()[1:] {
 			resp.Results["eth"+string(rune('0'+i))] = raw

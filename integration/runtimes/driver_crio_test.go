@@ -103,8 +103,9 @@ func crioRun(ctx context.Context, r *request, resp *response) error {
 	if err = setLoopbackUp(r.NetNS); err != nil {
 		return err
 	}
+	add := r.patience(ctx)
 	err = c.each(c.attachments(), false, func(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
-		_, addErr := c.cni.AddNetworkList(ctx, list, rt)
+		_, addErr := c.cni.AddNetworkList(add, list, rt)
 		return addErr
 	})
 	if err == nil {

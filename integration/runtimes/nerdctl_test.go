@@ -146,7 +146,7 @@ func TestCnitool(t *testing.T) {
 		// The program has no option for the folder of libcni's cache, so its mount namespace has the test's.
 		script := `mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/cni && mount --bind "$0" /var/lib/cni && exec "$@"`
 		n.exec(nil, "/bin/sh", append([]string{"NETCONFPATH=" + n.path("net.d"), "CNI_PATH=" + n.path("bin")}, more...),
-			"-c", script, n.path("cache-cnitool"), tool, verb, "plexus", c.netns)
+			"-c", script, n.path("cache-cnitool"), tool, verb, "plexus", c.netns).wait()
 	}
 	run("add")
 	c.expectLinks("eth0")

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -324,18 +323,15 @@ func (n *node) left() []string {
 			if err != nil || d.IsDir() || slices.Contains([]string{"lock", ".lock", "slots", "boot-id"}, d.Name()) || strings.HasPrefix(d.Name(), "last_reserved_ip") {
 				return err
 			}
-			_, parseErr := netip.ParseAddr(d.Name())
 			trace := strings.TrimPrefix(path, n.dir+"/")
-			switch {
-			case dir == "state":
-				all = append(all, trace)
-			case parseErr == nil:
+			if dir == "leases" {
 				owner, err := os.ReadFile(path)
 				if err != nil {
 					return err
 				}
-				all = append(all, fmt.Sprintf("%s of %q", trace, owner))
+				trace += fmt.Sprintf(" of %q", owner)
 			}
+			all = append(all, trace)
 			return nil
 		})
 		if err != nil {

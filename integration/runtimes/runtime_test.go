@@ -58,6 +58,8 @@ type request struct {
 	PodNamespace, PodName, PodUID string
 	// Networks are network names, for runtimes that take several. Empty for the default network.
 	Networks []string
+	// Timeout is the kubelet's patience with a run, zero for more than a test takes.
+	Timeout time.Duration
 	// IP and MAC are what a user of nerdctl or Podman asks for.
 	IP, MAC string
 	// Alive are the sandboxes that a runtime keeps in its GC.
@@ -162,8 +164,15 @@ func (n *node) runtime(name string) *runtime {
 	return r
 }
 
-// do makes the runtime do something with a sandbox; the options change the request.
-func (r *runtime) do(verb string, s *sandbox, options ...func(*request)) response {
+// operation is something that a runtime does.
+type operation struct {
+	*runtime
+	verb string
+	*process
+}
+
+// start makes the runtime begin something with a sandbox; the options change the request.
+func (r *runtime) start(verb string, s *sandbox, options ...func(*request)) *operation {
 	r.t.Helper()
 	req := &request{
 		ConfDir: r.path("net.d"), BinDir: r.path("bin"), CacheDir: r.cache, BootFile: r.path("boot-id"), MaxConfNum: r.maxConfNum,
@@ -175,37 +184,72 @@ func (r *runtime) do(verb string, s *sandbox, options ...func(*request)) respons
 	for _, o := range options {
 		o(req)
 	}
+	return &operation{r, verb, r.exec(req, os.Args[0], nil, runtimeCommand, r.name, verb)}
+}
+
+// response waits for the end.
+func (o *operation) response() response {
+	o.t.Helper()
+	out := o.wait()
 	var resp response
-	out := r.exec(req, r.program, nil, runtimeCommand, r.name, verb)
 	if err := json.Unmarshal(out, &resp); err != nil {
-		r.t.Fatalf("%s %s: %v: %q", r.name, verb, err, out)
+		o.t.Fatalf("%s %s: %v: %q", o.name, o.verb, err, out)
 	}
 	if strings.Contains(resp.Error+resp.Teardown, "goroutine ") {
-		r.t.Fatalf("%s %s: the plugin panics: %+v", r.name, verb, resp)
+		o.t.Fatalf("%s %s: the plugin panics: %+v", o.name, o.verb, resp)
 	}
 	return resp
 }
 
-// exec runs a program in the node's network namespace and a new mount namespace, and returns what it prints.
-func (n *node) exec(stdin any, program string, env []string, args ...string) []byte {
+// do makes the runtime do something.
+func (r *runtime) do(verb string, s *sandbox, options ...func(*request)) response {
+	r.t.Helper()
+	return r.start(verb, s, options...).response()
+}
+
+// process is a program that runs on a node.
+type process struct {
+	t              *testing.T
+	cmd            *exec.Cmd
+	stdout, stderr bytes.Buffer
+	cancel         context.CancelFunc
+}
+
+// exec starts a program in the node's network namespace and a new mount namespace.
+func (n *node) exec(stdin any, program string, env []string, args ...string) *process {
 	n.t.Helper()
 	input, err := json.Marshal(stdin)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0"), env...) // a race-instrumented process would sleep when it ends
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
-	cmd.WaitDelay = time.Second // plugins that outlive a killed call have its output open
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	testenv.Do(n.t, n.netns, cmd.Start)
-	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		n.t.Fatalf("%s %q: %v\n%s%s", filepath.Base(program), args, err, &stdout, &stderr)
+	p := &process{t: n.t, cmd: exec.CommandContext(ctx, program, args...), cancel: cancel}
+	p.cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0"), env...) // a race-instrumented process would sleep when it ends
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = bytes.NewReader(input), &p.stdout, &p.stderr
+	p.cmd.WaitDelay = time.Second // plugins that outlive a killed call have its output open
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	testenv.Do(n.t, n.netns, p.cmd.Start)
+	return p
+}
+
+// wait returns what a program that succeeds prints.
+func (p *process) wait() []byte {
+	p.t.Helper()
+	defer p.cancel()
+	if err := p.cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		p.t.Fatalf("%s %q: %v\n%s%s", filepath.Base(p.cmd.Path), p.cmd.Args[1:], err, &p.stdout, &p.stderr)
 	}
-	return stdout.Bytes()
+	return p.stdout.Bytes()
+}
+
+// kill ends a program as the kernel's out-of-memory killer does. What it has started goes on.
+func (p *process) kill() {
+	p.t.Helper()
+	defer p.cancel()
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	_ = p.cmd.Wait() // it was killed
 }
 
 // must does something that has to succeed.
