@@ -47,9 +47,9 @@ func newInspector(t *testing.T) *inspector {
 	configurePlexus(t, fmt.Sprintf(`{"logFile": %q, "logLevel": "debug"}`, plexusLog))
 	t.Cleanup(func() {
 		for _, args := range [][]string{
-			{"--namespace", plexusNamespace, "delete", "configmap", "plexus"},
-			{"--namespace", plexusNamespace, "rollout", "restart", "daemonset/plexusd"},
-			{"--namespace", plexusNamespace, "rollout", "status", "daemonset/plexusd", "--timeout=" + stepLimit.String()},
+			{"--namespace", env.namespace, "delete", "configmap", "plexus"},
+			{"--namespace", env.namespace, "rollout", "restart", "daemonset/plexusd"},
+			{"--namespace", env.namespace, "rollout", "status", "daemonset/plexusd", "--timeout=" + stepLimit.String()},
 		} {
 			kubectlAfter(t, "", args...)
 		}
@@ -148,7 +148,7 @@ func checkDoctor(t *testing.T) {
 
 	// The same without a daemon, which nobody but a privileged pod can tell.
 	scale := func(never string) {
-		kubectl(t, "", "--namespace", plexusNamespace, "patch", "daemonset", "plexusd", "--patch", `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": `+never+`}}}}}`)
+		kubectl(t, "", "--namespace", env.namespace, "patch", "daemonset", "plexusd", "--patch", `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": `+never+`}}}}}`)
 	}
 	scale(`"true"`)
 	eventually(t, "no daemon", func() bool { return len(daemonPods(t)) == 0 })

@@ -385,7 +385,7 @@ func checkRequests(t *testing.T) {
 func (a *audit) count(t *testing.T) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
-	for _, r := range a.requests(t, plexusUser) {
+	for _, r := range a.requests(t, plexusUser()) {
 		if r.Verb != "watch" {
 			counts[strings.TrimSuffix(fmt.Sprintf("%s %s/%s", r.Verb, r.Object.Resource, r.Object.Subresource), "/")]++
 		}
