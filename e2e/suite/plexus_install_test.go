@@ -328,7 +328,7 @@ func stateFiles(t *testing.T, node string) []string {
 func stateFilesWith(ctx context.Context, t *testing.T, node string) []string {
 	t.Helper()
 	out, err := env.cluster.Exec(ctx, node, "find", "/var/lib/cni", "-type", "f",
-		"!", "-name", "*lock", "!", "-name", "last_reserved_ip.*", "!", "-name", "boot-id", "!", "-name", "slots")
+		"!", "-name", "*lock", "!", "-name", "last_reserved_ip.*", "!", "-name", "boot-id", "!", "-name", "slots", "!", "-name", "source-seen")
 	if err != nil {
 		t.Fatal(err)
 	}
