@@ -63,7 +63,7 @@ func (i *inspector) plexus(t *testing.T, args ...string) ([]byte, bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), stepLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(i.dir, "kubectl"), append([]string{"plexus"}, args...)...)
+	cmd := exec.CommandContext(ctx, filepath.Join(i.dir, "kubectl"), append([]string{"plexus", "--plexus-namespace", env.namespace}, args...)...)
 	cmd.Env = append(cmd.Environ(), "KUBECONFIG="+env.cluster.Kubeconfig(), "PATH="+i.dir+":"+os.Getenv("PATH"))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
