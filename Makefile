@@ -95,6 +95,10 @@ e2e: e2e-deps ## Test on a real cluster of this machine: etcd, API server, kubel
 	cd e2e && go test ./cluster/... ./components/... ./image/...
 	cd e2e && go test ./suite -count=1 -timeout 60m
 
+.PHONY: e2e-helm
+e2e-helm: e2e-deps ## As e2e, with Plexus installed by its chart, and in another namespace
+	cd e2e && go test ./suite -count=1 -timeout 60m -args -install helm -namespace cni-plexus
+
 .PHONY: e2e-sriov
 e2e-sriov: build plugins ## Test on real VFs, in a virtual machine with emulated SR-IOV NICs
 	cd e2e && go run ./cmd/vm deps

@@ -40,7 +40,20 @@ type environment struct {
 	config  *rest.Config
 	client  kubernetes.Interface
 	cache   string
+	options
 }
+
+// options are how the tests use the cluster.
+type options struct {
+	install   string // How Plexus is installed: installByKustomize or installByHelm.
+	namespace string // Where its daemon is.
+	from      string // The commit that is upgraded from.
+}
+
+const (
+	installByKustomize = "kustomize"
+	installByHelm      = "helm"
+)
 
 var env environment
 
@@ -48,9 +61,17 @@ func TestMain(m *testing.M) {
 	provider := flag.String("provider", "local", "who provides the cluster: local or kind")
 	keep := flag.Bool("keep", false, "leave the cluster running at the end")
 	logs := flag.String("logs", "", "folder for the cluster's logs when a test fails; empty for one in the cache folder")
+	var o options
+	flag.StringVar(&o.install, "install", installByKustomize, "how Plexus is installed: "+installByKustomize+" or "+installByHelm+", which is the chart")
+	flag.StringVar(&o.namespace, "namespace", "plexus-system", "namespace that Plexus is installed in")
+	flag.StringVar(&o.from, "from", formerRelease, "commit of Plexus that is upgraded from, and gone back to")
 	flag.Parse()
+	if o.install != installByKustomize && o.install != installByHelm {
+		fmt.Fprintf(os.Stderr, "e2e: -install %q: must be %s or %s\n", o.install, installByKustomize, installByHelm)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code, err := run(ctx, m, *provider, *keep, *logs)
+	code, err := run(ctx, m, *provider, *keep, *logs, o)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -59,7 +80,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func run(ctx context.Context, m *testing.M, provider string, keep bool, logs string) (int, error) {
+func run(ctx context.Context, m *testing.M, provider string, keep bool, logs string, o options) (int, error) {
 	cache, err := components.CacheDir(os.Getenv("PLEXUS_E2E_CACHE"))
 	if err != nil {
 		return 0, err
@@ -86,7 +107,7 @@ func run(ctx context.Context, m *testing.M, provider string, keep bool, logs str
 	defer stopped()
 
 	code := 1
-	if err = join(ctx, up, cache); err == nil {
+	if err = join(ctx, up, cache, o); err == nil {
 		code = m.Run()
 	}
 	if code != 0 {
@@ -123,7 +144,7 @@ func bringUp(ctx context.Context, provider, cache string, keep bool) (cluster.Cl
 }
 
 // join makes the environment of the tests from a cluster.
-func join(ctx context.Context, up cluster.Cluster, cache string) error {
+func join(ctx context.Context, up cluster.Cluster, cache string, o options) error {
 	config, err := clientcmd.BuildConfigFromFlags("", up.Kubeconfig())
 	if err != nil {
 		return err
@@ -144,6 +165,6 @@ func join(ctx context.Context, up cluster.Cluster, cache string) error {
 	if err := up.LoadImage(ctx, archive); err != nil {
 		return err
 	}
-	env = environment{cluster: up, config: config, client: client, cache: cache}
+	env = environment{cluster: up, config: config, client: client, cache: cache, options: o}
 	return nil
 }

@@ -43,7 +43,7 @@ func startDevices(t *testing.T) {
 	}
 	buildDevices(t)
 	manifest := strings.NewReplacer(
-		"NAMESPACE", devicesPods, "IMAGE", devicesImage, "PLUGIN_RESOURCE", pluginResource, "PLUGIN_DEVICES", strings.Join(pluginDevices(), ","),
+		"NAMESPACE", devicesPods, "DAEMONS", env.namespace, "IMAGE", devicesImage, "PLUGIN_RESOURCE", pluginResource, "PLUGIN_DEVICES", strings.Join(pluginDevices(), ","),
 		"DRIVER", draDriver, "CLAIMED_RESOURCE", claimedResource, "CLAIMED_DEVICES", strings.Join(claimedDevices(), ","),
 	).Replace(devicesManifest)
 	kubectl(t, manifest, "apply", "-f", "-")
@@ -125,7 +125,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: e2e-plexusd-driver}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: e2e-plexusd-driver}
-subjects: [{kind: ServiceAccount, name: plexusd, namespace: plexus-system}]
+subjects: [{kind: ServiceAccount, name: plexusd, namespace: DAEMONS}]
 ---
 apiVersion: resource.k8s.io/v1
 kind: DeviceClass

@@ -47,9 +47,9 @@ func newInspector(t *testing.T) *inspector {
 	configurePlexus(t, fmt.Sprintf(`{"logFile": %q, "logLevel": "debug"}`, plexusLog))
 	t.Cleanup(func() {
 		for _, args := range [][]string{
-			{"--namespace", plexusNamespace, "delete", "configmap", "plexus"},
-			{"--namespace", plexusNamespace, "rollout", "restart", "daemonset/plexusd"},
-			{"--namespace", plexusNamespace, "rollout", "status", "daemonset/plexusd", "--timeout=" + stepLimit.String()},
+			{"--namespace", env.namespace, "delete", "configmap", "plexus"},
+			{"--namespace", env.namespace, "rollout", "restart", "daemonset/plexusd"},
+			{"--namespace", env.namespace, "rollout", "status", "daemonset/plexusd", "--timeout=" + stepLimit.String()},
 		} {
 			kubectlAfter(t, "", args...)
 		}
@@ -63,7 +63,7 @@ func (i *inspector) plexus(t *testing.T, args ...string) ([]byte, bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), stepLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(i.dir, "kubectl"), append([]string{"plexus"}, args...)...)
+	cmd := exec.CommandContext(ctx, filepath.Join(i.dir, "kubectl"), append([]string{"plexus", "--plexus-namespace", env.namespace}, args...)...)
 	cmd.Env = append(cmd.Environ(), "KUBECONFIG="+env.cluster.Kubeconfig(), "PATH="+i.dir+":"+os.Getenv("PATH"))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -148,7 +148,7 @@ func checkDoctor(t *testing.T) {
 
 	// The same without a daemon, which nobody but a privileged pod can tell.
 	scale := func(never string) {
-		kubectl(t, "", "--namespace", plexusNamespace, "patch", "daemonset", "plexusd", "--patch", `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": `+never+`}}}}}`)
+		kubectl(t, "", "--namespace", env.namespace, "patch", "daemonset", "plexusd", "--patch", `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": `+never+`}}}}}`)
 	}
 	scale(`"true"`)
 	eventually(t, "no daemon", func() bool { return len(daemonPods(t)) == 0 })

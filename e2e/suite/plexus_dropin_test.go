@@ -138,7 +138,7 @@ func formerKubeconfig(t *testing.T) string {
 		t.Fatal(err)
 	}
 	pods := daemonPods(t)
-	token := kubectl(t, "", "--namespace", plexusNamespace, "create", "token", "plexusd", "--bound-object-kind=Pod", "--bound-object-name="+pods[0])
+	token := kubectl(t, "", "--namespace", env.namespace, "create", "token", "plexusd", "--bound-object-kind=Pod", "--bound-object-name="+pods[0])
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters:

@@ -247,9 +247,9 @@ func checkDaemonChurn(t *testing.T) {
 		t.Helper()
 		switch times {
 		case 0:
-			kubectl(t, "", append([]string{"--namespace", plexusNamespace, "delete", "pod", "--wait=false", "--ignore-not-found"}, daemonPods(t)...)...)
+			kubectl(t, "", append([]string{"--namespace", env.namespace, "delete", "pod", "--wait=false", "--ignore-not-found"}, daemonPods(t)...)...)
 		case 1:
-			kubectl(t, "", "--namespace", plexusNamespace, "rollout", "restart", "daemonset/plexusd")
+			kubectl(t, "", "--namespace", env.namespace, "rollout", "restart", "daemonset/plexusd")
 		default:
 			awaitPlexus(t) // There has to be something to kill.
 			for _, node := range env.cluster.Nodes() {
@@ -361,7 +361,7 @@ func checkStopped(t *testing.T) {
 	namespace := newNetworks(t)
 	stopped := startPod(t, newPod(namespace, "stopped", selecting("business-net,mgmt-net")))
 	never := `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": "true"}}}}}`
-	kubectl(t, "", "--namespace", plexusNamespace, "patch", "daemonset", "plexusd", "--patch", never)
+	kubectl(t, "", "--namespace", env.namespace, "patch", "daemonset", "plexusd", "--patch", never)
 	eventually(t, "no daemon", func() bool { return len(daemonPods(t)) == 0 })
 	awaitStatusAsked(t)
 	checkCrash(t, stopped)
@@ -377,7 +377,7 @@ func checkStopped(t *testing.T) {
 	}
 
 	always := `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": null}}}}}`
-	kubectl(t, "", "--namespace", plexusNamespace, "patch", "daemonset", "plexusd", "--patch", always)
+	kubectl(t, "", "--namespace", env.namespace, "patch", "daemonset", "plexusd", "--patch", always)
 	awaitPlexus(t)
 	waits = waitPod(t, waits, "ready once the daemon is back", podReady)
 	checkNetworks(t, waits, clusterNet(t), business(namespace, "net1"), mgmt(namespace, "net2"))

@@ -25,10 +25,8 @@ import (
 )
 
 const (
-	// plexusImage is what the manifests name.
-	plexusImage     = "docker.io/library/plexus:dev"
-	plexusNamespace = "plexus-system"
-	plexusUser      = "system:serviceaccount:" + plexusNamespace + ":plexusd"
+	// plexusImage is what the manifests name, but for the tag.
+	plexusImage = "docker.io/library/plexus"
 	// generatedConf is what Plexus puts in front of the cluster's own network configuration.
 	generatedConf = "/etc/cni/net.d/00-plexus.conflist"
 	// plexusState is where it keeps its records.
@@ -70,14 +68,29 @@ func primaryName(t *testing.T) string {
 	return conf.Name
 }
 
-// buildPlexus builds the image of the programs as they are now, and puts it on every node.
-func buildPlexus(t *testing.T) {
+// plexusUser is who the daemon is for the API server.
+func plexusUser() string { return "system:serviceaccount:" + env.namespace + ":plexusd" }
+
+// release is a state of Plexus that can be installed.
+type release struct {
+	dir string // A checkout.
+	tag string // Of the image of its programs.
+}
+
+// current is Plexus as it is now.
+func current(t *testing.T) release {
+	t.Helper()
+	return release{dir: repository(t), tag: "dev"}
+}
+
+// build builds the image of the programs, and puts it on every node.
+func (r release) build(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
-	runHere(t, []string{"CGO_ENABLED=0"}, "", "go", "build", "-C", repository(t), "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/plexus", "./cmd/plexusd", "./cmd/plexusctl")
+	runHere(t, []string{"CGO_ENABLED=0"}, "", "go", "build", "-C", r.dir, "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/plexus", "./cmd/plexusd", "./cmd/plexusctl")
 	archive := filepath.Join(bin, "plexus.tar")
 	if err := image.Write(archive, image.Spec{
-		Reference: plexusImage,
+		Reference: plexusImage + ":" + r.tag,
 		Platforms: []v1.Platform{image.Machine()},
 		Files: map[string]string{
 			"/usr/bin/plexus": filepath.Join(bin, "plexus"), "/usr/bin/plexusd": filepath.Join(bin, "plexusd"), "/usr/bin/plexusctl": filepath.Join(bin, "plexusctl"),
@@ -92,18 +105,38 @@ func buildPlexus(t *testing.T) {
 	}
 }
 
-// applyPlexus applies Plexus' manifests, with components of its own, and waits until every node has it.
-func applyPlexus(t *testing.T, with ...string) {
+// manifests renders the manifests with components, or the chart with the values that mean the same.
+func (r release) manifests(t *testing.T, components ...string) string {
 	t.Helper()
+	if env.install == installByHelm {
+		args := []string{"run", "-C", filepath.Join(r.dir, "deploy", "render"), "./cmd/render", "-deploy", "..", "-chart", "-namespace", env.namespace, "-set", "image.tag=" + r.tag}
+		for _, c := range components {
+			value, ok := map[string]string{
+				"dra": "dra.enabled=true", "dra-status": "dra.statusDrivers={" + draDriver + "}", "inspect": "inspect=true", "metrics": "metrics.enabled=true",
+				"one-shot": "oneShot=true", "uninstall": "uninstall=true",
+			}[c]
+			if !ok {
+				t.Fatalf("component %s has no value of the chart", c)
+			}
+			args = append(args, "-set", value)
+		}
+		return runHere(t, nil, "", "go", args...)
+	}
 	overlay := t.TempDir()
-	deploy, err := filepath.Rel(overlay, filepath.Join(repository(t), "deploy"))
+	deploy, err := filepath.Rel(overlay, filepath.Join(r.dir, "deploy"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	kustomization := map[string][]string{"resources": {deploy + "/base"}}
-	for _, name := range with {
-		kustomization["components"] = append(kustomization["components"], deploy+"/components/"+name)
+	kustomization := map[string]any{
+		"resources": []string{deploy + "/base"},
+		"images":    []map[string]string{{"name": "plexus", "newTag": r.tag}},
+		"namespace": env.namespace,
 	}
+	var paths []string
+	for _, c := range components {
+		paths = append(paths, deploy+"/components/"+c)
+	}
+	kustomization["components"] = paths
 	data, err := json.Marshal(kustomization)
 	if err != nil {
 		t.Fatal(err)
@@ -111,27 +144,42 @@ func applyPlexus(t *testing.T, with ...string) {
 	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	kubectl(t, "", "apply", "-k", overlay)
+	return kubectl(t, "", "kustomize", overlay)
+}
+
+// apply applies the manifests with components, and waits until every node has this Plexus.
+func (r release) apply(t *testing.T, components ...string) {
+	t.Helper()
+	if env.install == installByHelm { // which makes the release's namespace
+		kubectl(t, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": %q}}`, env.namespace), "apply", "-f", "-")
+	}
+	kubectl(t, r.manifests(t, components...), "apply", "-f", "-")
 	kubectl(t, "", "wait", "--for=condition=Established", "--timeout=60s", "crd/network-attachment-definitions.k8s.cni.cncf.io")
 	awaitPlexus(t)
+}
+
+// applyPlexus applies the manifests of Plexus as it is now.
+func applyPlexus(t *testing.T, components ...string) {
+	t.Helper()
+	current(t).apply(t, components...)
 }
 
 // awaitPlexus waits until every node's Plexus is the one of the manifests, and ready.
 func awaitPlexus(t *testing.T) {
 	t.Helper()
-	kubectl(t, "", "--namespace", plexusNamespace, "rollout", "status", "daemonset/plexusd", "--timeout="+stepLimit.String())
+	kubectl(t, "", "--namespace", env.namespace, "rollout", "status", "daemonset/plexusd", "--timeout="+stepLimit.String())
 }
 
 // configurePlexus sets further keys of the plugin's configuration, or none, and waits until every node has them.
 func configurePlexus(t *testing.T, keys string) {
 	t.Helper()
 	if keys == "" {
-		kubectl(t, "", "--namespace", plexusNamespace, "delete", "configmap", "plexus")
+		kubectl(t, "", "--namespace", env.namespace, "delete", "configmap", "plexus")
 	} else {
 		kubectl(t, fmt.Sprintf(`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "plexus", "namespace": %q}, "data": {"plugin.json": %q}}`,
-			plexusNamespace, keys), "apply", "-f", "-")
+			env.namespace, keys), "apply", "-f", "-")
 	}
-	kubectl(t, "", "--namespace", plexusNamespace, "rollout", "restart", "daemonset/plexusd")
+	kubectl(t, "", "--namespace", env.namespace, "rollout", "restart", "daemonset/plexusd")
 	awaitPlexus(t)
 }
 
@@ -222,7 +270,7 @@ func repository(t *testing.T) string {
 // daemonPods are the names of Plexus' pods.
 func daemonPods(t *testing.T) []string {
 	t.Helper()
-	pods, err := env.client.CoreV1().Pods(plexusNamespace).List(t.Context(), metav1.ListOptions{})
+	pods, err := env.client.CoreV1().Pods(env.namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +328,7 @@ func stateFiles(t *testing.T, node string) []string {
 func stateFilesWith(ctx context.Context, t *testing.T, node string) []string {
 	t.Helper()
 	out, err := env.cluster.Exec(ctx, node, "find", "/var/lib/cni", "-type", "f",
-		"!", "-name", "*lock", "!", "-name", "last_reserved_ip.*", "!", "-name", "boot-id", "!", "-name", "slots")
+		"!", "-name", "*lock", "!", "-name", "last_reserved_ip.*", "!", "-name", "boot-id", "!", "-name", "slots", "!", "-name", "source-seen")
 	if err != nil {
 		t.Fatal(err)
 	}

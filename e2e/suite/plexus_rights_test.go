@@ -33,7 +33,7 @@ func checkRights(t *testing.T) {
 	pod := startPod(t, newPod(newNamespace(t), "patched", nil))
 	as := func(node string) kubernetes.Interface {
 		config := rest.CopyConfig(env.config)
-		config.Impersonate = rest.ImpersonationConfig{UserName: plexusUser, Groups: []string{"system:serviceaccounts", "system:authenticated"}}
+		config.Impersonate = rest.ImpersonationConfig{UserName: plexusUser(), Groups: []string{"system:serviceaccounts", "system:authenticated"}}
 		if node != "" {
 			config.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {node}}
 		}

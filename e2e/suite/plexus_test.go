@@ -11,7 +11,7 @@ import (
 // TestPlexus installs Plexus by its own manifests, and shows what it promises to the users of a cluster.
 func TestPlexus(t *testing.T) {
 	prepareNodes(t)
-	buildPlexus(t)
+	current(t).build(t)
 	former := attachFormer(t)
 	applyPlexus(t)
 	awaitConf(t, "is there", func(conf string) bool { return conf != "" })
@@ -50,6 +50,8 @@ func TestPlexus(t *testing.T) {
 		{"a reboot", checkReboot},
 		{"without a daemon", checkOneShot},
 		{"as a drop-in", checkDropIn}, // Takes what is there without a daemon.
+		{"metrics", checkMetrics},
+		{"uninstalled", checkUninstalled},
 	} {
 		t.Run(test.name, test.check)
 	}
