@@ -260,13 +260,10 @@ func checkShortForm(t *testing.T) {
 	)
 }
 
-// checkDefaultOverride shows that a pod can have another default network, where the operator lets the daemon say so: the default network
-// is a file of the node.
+// checkDefaultOverride shows that a pod can have another default network in the place of one that is a file of the node.
 func checkDefaultOverride(t *testing.T) {
 	t.Helper()
 	keepClean(t)
-	configurePlexus(t, `{"defaultNetworkAnnotation": true}`)
-	defer configurePlexus(t, "")
 	namespace := newNetworks(t)
 	pod := startPod(t, newPod(namespace, "override", map[string]string{
 		defaultNetworkAnnotation: namespace + "/mgmt-net",

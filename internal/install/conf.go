@@ -207,6 +207,8 @@ func (c Conf) generate(p *primary, chained []json.RawMessage) ([]byte, error) {
 		plugin["kubeconfig"] = c.Kubeconfig
 	} else {
 		plugin["daemonSocketDir"] = c.SocketDir
+		// As pods are used to. Who writes this file could write the default network itself.
+		plugin["defaultNetworkAnnotation"] = true
 	}
 	if c.BinDir != "" && filepath.Clean(c.BinDir) != config.DefaultBinDir {
 		plugin["binDir"] = c.BinDir

@@ -255,6 +255,7 @@ func (t *translator) assemble() error {
 			cniVersion = t.primary.CNIVersion()
 		}
 		effective["daemonSocketDir"] = encode(plexusSocketDir)
+		effective["defaultNetworkAnnotation"] = encode(true) // as in the configuration that plexusd generates
 	}
 	effective["name"], effective["cniVersion"] = encode(cmp.Or(t.text("name"), defaultName)), encode(cniVersion)
 	cfg, err := config.Parse(encode(effective))
