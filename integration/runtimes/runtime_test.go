@@ -184,7 +184,7 @@ func (r *runtime) start(verb string, s *sandbox, options ...func(*request)) *ope
 	for _, o := range options {
 		o(req)
 	}
-	return &operation{r, verb, r.exec(req, os.Args[0], nil, runtimeCommand, r.name, verb)}
+	return &operation{r, verb, r.exec(req, r.program, nil, runtimeCommand, r.name, verb)}
 }
 
 // response waits for the end.
