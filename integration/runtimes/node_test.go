@@ -320,7 +320,7 @@ func (n *node) left() []string {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
-			if err != nil || d.IsDir() || slices.Contains([]string{"lock", ".lock", "slots", "boot-id"}, d.Name()) || strings.HasPrefix(d.Name(), "last_reserved_ip") {
+			if err != nil || d.IsDir() || slices.Contains([]string{"lock", ".lock", "slots", "boot-id", "source-seen"}, d.Name()) || strings.HasPrefix(d.Name(), "last_reserved_ip") {
 				return err
 			}
 			trace := strings.TrimPrefix(path, n.dir+"/")

@@ -153,10 +153,14 @@ func (n *node) runtime(name string) *runtime {
 	n.t.Helper()
 	r := &runtime{node: n, name: name, cache: n.path("cache-" + name), program: n.path("programs/" + name), maxConfNum: 1}
 	n.mkdir("cache-"+name, "programs")
-	// Each runtime is a program of its own, by which Plexus tells them apart.
-	own, err := os.ReadFile(os.Args[0])
-	if err == nil {
-		err = os.WriteFile(r.program, own, 0o755)
+	// Each runtime is a program of its own, by which Plexus tells them apart. A copy could be "text file busy": a process that another test
+	// starts meanwhile has it open for writing for a moment.
+	err := os.Link(os.Args[0], r.program)
+	if errors.Is(err, syscall.EXDEV) {
+		var own []byte
+		if own, err = os.ReadFile(os.Args[0]); err == nil {
+			err = os.WriteFile(r.program, own, 0o755)
+		}
 	}
 	if err != nil {
 		n.t.Fatal(err)
@@ -184,7 +188,7 @@ func (r *runtime) start(verb string, s *sandbox, options ...func(*request)) *ope
 	for _, o := range options {
 		o(req)
 	}
-	return &operation{r, verb, r.exec(req, os.Args[0], nil, runtimeCommand, r.name, verb)}
+	return &operation{r, verb, r.exec(req, r.program, nil, runtimeCommand, r.name, verb)}
 }
 
 // response waits for the end.
