@@ -95,7 +95,7 @@ func (n *Node) Close() error {
 }
 
 // installPrograms makes the folders of programs: Plexus, and the delegates with the no-op one. They are copies, as an installer makes them:
-// a file that a linker has written takes a third more page faults to start, and so a fifth more time.
+// how a file was written shows in the time that its program takes to start.
 func (n *Node) installPrograms() error {
 	for from, to := range map[string]string{n.options.Bin: "bin", n.options.Plugins: "delegates"} {
 		if err := copyPrograms(from, n.path(to)); err != nil {
