@@ -117,3 +117,16 @@ func FuzzContender(f *testing.F) {
 		}
 	})
 }
+
+func TestPublishedFiguresHaveEnoughRounds(t *testing.T) {
+	t.Parallel()
+	const contenders = 4 // without the user's
+	for _, c := range presets()["full"].Cells {
+		if c.Rounds%contenders != 0 {
+			t.Errorf("%d rounds of %+v: not each contender is first as often as the others", c.Rounds, c)
+		}
+		if c.Networks == 2 && c.Rounds < 10 {
+			t.Errorf("%d rounds of %+v, which figures are about", c.Rounds, c)
+		}
+	}
+}

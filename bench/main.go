@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -19,7 +20,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/plexus-cni/plexus/bench/chart"
 	"github.com/plexus-cni/plexus/bench/host"
@@ -78,8 +81,30 @@ func measureAll(ctx context.Context, o *options) (*report.Report, error) {
 	if err = errors.Join(err, n.Close()); err != nil {
 		return nil, err
 	}
-	r.Machine, r.Preset = machine, o.preset
-	return r, nil
+	r.Machine, r.Preset, r.Date = machine, o.preset, time.Now().UTC().Format(time.DateOnly)
+	r.Revision, err = revision(filepath.Join(o.node.Bin, "plexus"))
+	return r, err
+}
+
+// revision is the commit that a program was built from, "" if it does not say.
+func revision(program string) (string, error) {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return "", err
+	}
+	return revisionOf(info.Settings), nil
+}
+
+func revisionOf(settings []debug.BuildSetting) string {
+	values := map[string]string{}
+	for _, s := range settings {
+		values[s.Key] = s.Value
+	}
+	commit := values["vcs.revision"]
+	if commit != "" && values["vcs.modified"] == "true" {
+		commit += ", changed since"
+	}
+	return commit
 }
 
 // write shows the report, and writes the files that were asked for.

@@ -9,8 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -56,12 +59,25 @@ func TestRun(t *testing.T) {
 		t.Errorf("%d latencies, want %d", len(r.Latencies), want)
 	}
 	for _, l := range r.Latencies {
-		if l.Add.Median <= 0 || l.Del.Median <= 0 || l.Add.PerSecond <= 0 || l.Left != 0 {
+		if l.Add.Median <= 0 || l.Del.Median <= 0 || l.Add.PerSecond.Median <= 0 || l.Add.PerSecond.N == 0 || l.Left != 0 {
 			t.Errorf("%+v", l)
 		}
 	}
 	if len(r.Starts) == 0 || len(r.Phases) == 0 || len(r.Requests) == 0 || r.Memory == nil || len(r.Scales) == 0 || r.Soak == nil {
 		t.Errorf("something was not measured:\n%s", text)
+	}
+	if _, err := time.Parse(time.DateOnly, r.Date); err != nil {
+		t.Errorf("the day of the run: %v", err)
+	}
+	for _, l := range r.Latencies {
+		if measured := l.Kind == host.Noop && l.Contender != host.Direct; measured && (l.Add.OwnStarts.Median <= 0 || l.Del.OwnStarts.Median <= 0) {
+			t.Errorf("%s: own share in starts of the reference plugin: ADD %+v, DEL %+v", l.Contender, l.Add.OwnStarts, l.Del.OwnStarts)
+		}
+	}
+	for name, values := range map[string][]float64{"RSS": r.Soak.RSSKiB.All, "descriptors": r.Soak.Descriptors.All, "goroutines": r.Soak.Goroutines.All} {
+		if len(values) == 0 || slices.Min(values) <= 0 {
+			t.Errorf("%s in the soak: %v", name, values)
+		}
 	}
 	for _, p := range r.Phases {
 		for _, phase := range p.Phases {
@@ -81,6 +97,20 @@ func TestRun(t *testing.T) {
 	}
 	if left, err := os.ReadDir(state); err != nil || len(left) != 0 {
 		t.Errorf("left in the folder of all state: %v, %v", left, err)
+	}
+}
+
+func TestTheRevisionIsThatOfTheMeasuredProgram(t *testing.T) {
+	t.Parallel()
+	commit, modified := debug.BuildSetting{Key: "vcs.revision", Value: "0123abc"}, debug.BuildSetting{Key: "vcs.modified", Value: "true"}
+	for want, settings := range map[string][]debug.BuildSetting{
+		"":                       {{Key: "CGO_ENABLED", Value: "0"}},
+		"0123abc":                {commit},
+		"0123abc, changed since": {commit, modified},
+	} {
+		if got := revisionOf(settings); got != want {
+			t.Errorf("revision %q of %v, want %q", got, settings, want)
+		}
 	}
 }
 

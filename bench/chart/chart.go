@@ -163,7 +163,7 @@ func drawThroughput(p panel, r *report.Report) {
 			i = len(groups)
 			groups = append(groups, group{name: name, bars: map[int]bar{}})
 		}
-		groups[i].bars[slices.Index(r.Contenders, l.Contender)] = bar{value: l.Add.PerSecond, tip: fmt.Sprintf("%s: %.1f pods per second", l.Contender, l.Add.PerSecond)}
+		groups[i].bars[slices.Index(r.Contenders, l.Contender)] = bar{value: l.Add.PerSecond.Median, tip: fmt.Sprintf("%s: %.1f pods per second", l.Contender, l.Add.PerSecond.Median)}
 	}
 	p.bars("Pods attached per second, default + 2", groups)
 }

@@ -55,6 +55,11 @@ type Log struct {
 //go:embed confs/plexus.conflist
 var plexusConf string
 
+// MultusConf is the configuration of a contender that the user may bring: the thin plugin of Multus.
+//
+//go:embed confs/multus.conflist
+var MultusConf string
+
 // Contender is one way to attach pods: network configurations that a container runtime runs.
 type Contender struct {
 	Name string

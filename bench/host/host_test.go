@@ -100,6 +100,19 @@ func TestContendersConfigurations(t *testing.T) {
 			}
 		}
 	})
+	t.Run("Multus' names what it needs", func(t *testing.T) {
+		t.Parallel()
+		c, err := newContender("multus", MultusConf, nil, values, "/dir", "/leases")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf := string(c.confs[Workload{Kind: Noop}][0].Plugins[0].Bytes)
+		for _, part := range []string{`"type":"multus"`, `"kubeconfig":"/kubeconfig"`, `"binDir":"/plugins"`, `"cniDir":"/dir/multus/state"`, `"noop-0"`} {
+			if !strings.Contains(conf, part) {
+				t.Errorf("%s has no %s", conf, part)
+			}
+		}
+	})
 	t.Run("and are checked before anything is measured", func(t *testing.T) {
 		t.Parallel()
 		for conf, says := range map[string]string{

@@ -125,7 +125,7 @@ func (m *runner) memory(ctx context.Context) error {
 	defer c.Close()
 	r := &report.Memory{Scale: typical(), BurstPods: m.plan.MemoryPods}
 	m.progress("memory of the daemon", 0, 3)
-	if r.Idle, err = m.settledMemory(ctx, c.Daemon); err != nil {
+	if r.Idle, err = m.settled(ctx, c.Daemon.Memory); err != nil {
 		return err
 	}
 	sandboxes, err := c.Sandboxes(usual(host.Noop), m.plan.MemoryPods)
@@ -140,7 +140,7 @@ func (m *runner) memory(ctx context.Context) error {
 		return err
 	}
 	m.progress("memory of the daemon", 2, 3)
-	if r.AfterBurst, err = m.settledMemory(ctx, c.Daemon); err != nil {
+	if r.AfterBurst, err = m.settled(ctx, c.Daemon.Memory); err != nil {
 		return err
 	}
 	for _, contender := range c.Contenders {
@@ -163,14 +163,14 @@ func (m *runner) memory(ctx context.Context) error {
 // memoryRounds is how often a plugin's memory is looked at: the most of it counts.
 const memoryRounds = 5
 
-// settledMemory is a process's memory when it has not grown for a while.
-func (m *runner) settledMemory(ctx context.Context, p *host.Process) (host.Memory, error) {
+// settled is a process's memory when it has not grown for a while.
+func (m *runner) settled(ctx context.Context, memory func() (host.Memory, error)) (host.Memory, error) {
 	last := host.Memory{}
 	for {
 		if err := pause(ctx, 2*m.plan.Settle); err != nil {
 			return last, err
 		}
-		now, err := p.Memory()
+		now, err := memory()
 		if err != nil {
 			return last, err
 		}
@@ -241,7 +241,7 @@ func (m *runner) scale(ctx context.Context, scale host.Scale) error {
 			}
 		}
 	}
-	memory, err := m.settledMemory(ctx, c.Daemon)
+	memory, err := m.settled(ctx, c.Daemon.Memory)
 	if err != nil {
 		return err
 	}

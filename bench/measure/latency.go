@@ -25,6 +25,7 @@ type series struct {
 	add, del             []time.Duration
 	addMedian, delMedian []float64 // of each round, in milliseconds
 	addRate, delRate     []float64 // calls a second, of each round
+	starts               []float64 // the reference plugin's VERSION in each round, in milliseconds; the floor's
 	addCPU, delCPU       host.CPU  // of all rounds
 }
 
@@ -40,24 +41,29 @@ func (m *runner) latencies(ctx context.Context, c *host.Cluster, cell Cell) erro
 		}
 	}
 	all := make(map[string]*series, len(c.Contenders))
+	for _, contender := range c.Contenders {
+		all[contender.Name] = &series{}
+	}
+	floor := all[c.Contenders[0].Name]
 	for round := range cell.Rounds {
+		if cell.Kind == host.Noop && cell.AtOnce == 1 {
+			start, err := referenceStart(ctx, c)
+			if err != nil {
+				return err
+			}
+			floor.starts = append(floor.starts, start)
+		}
 		for i, contender := range turn(c.Contenders, round) {
 			m.progress(cell.describe(), round*len(c.Contenders)+i, cell.Rounds*len(c.Contenders))
 			add, del, err := addAndDelBy(ctx, accounted(c), contender, renew(c, sandboxes))
 			if err != nil {
 				return err
 			}
-			s := all[contender.Name]
-			if s == nil {
-				s = &series{}
-				all[contender.Name] = s
-			}
-			s.note(add, del)
+			all[contender.Name].note(add, del)
 		}
 	}
-	floor := all[c.Contenders[0].Name]
 	for _, contender := range c.Contenders {
-		l := all[contender.Name].against(floor, cell.AtOnce)
+		l := all[contender.Name].against(floor)
 		l.Workload, l.Contender, l.AtOnce = cell.Workload, contender.Name, cell.AtOnce
 		left, err := contender.Left(netnsOf(sandboxes)...)
 		if err != nil {
@@ -101,28 +107,48 @@ func (s *series) note(add, del times) {
 	s.addCPU, s.delCPU = s.addCPU.Plus(add.cpu), s.delCPU.Plus(del.cpu)
 }
 
-// against compares a series with that of the floor.
-func (s *series) against(floor *series, atOnce int) report.Latency {
-	l := report.Latency{
-		Add: report.Verb{Summary: stats.Summarize(s.add), PerSecond: stats.Median(s.addRate), CPU: s.addCPU.Times(1 / float64(len(s.add)))},
-		Del: report.Verb{Summary: stats.Summarize(s.del), PerSecond: stats.Median(s.delRate), CPU: s.delCPU.Times(1 / float64(len(s.del)))},
+// against compares a series with that of the floor, round by round: what made a round slow for both plays no part.
+func (s *series) against(floor *series) report.Latency {
+	verb := func(calls, floorCalls []time.Duration, medians, floorMedians, rates []float64, cpu host.CPU) report.Verb {
+		own := make([]float64, len(medians))
+		for i := range own {
+			own[i] = medians[i] - floorMedians[i]
+		}
+		ownStarts := make([]float64, len(floor.starts))
+		for i := range ownStarts {
+			ownStarts[i] = own[i] / floor.starts[i]
+		}
+		v := report.Verb{
+			Summary: stats.Summarize(calls), Own: stats.SpreadOf(own), OwnStarts: stats.SpreadOf(ownStarts),
+			PerSecond: stats.SpreadOf(rates), CPU: cpu.Times(1 / float64(len(calls))),
+		}
+		v.Ratio = stats.Ratio(v.Median, stats.Summarize(floorCalls).Median)
+		return v
 	}
-	floorAdd, floorDel := stats.Summarize(floor.add).Median, stats.Summarize(floor.del).Median
-	l.Add.Ratio, l.Del.Ratio = stats.Ratio(l.Add.Median, floorAdd), stats.Ratio(l.Del.Median, floorDel)
-	l.Add.Own, l.Del.Own = l.Add.Median-floorAdd, l.Del.Median-floorDel
-	if atOnce == 1 {
-		l.Add.Own, l.Del.Own = pairedDifference(s.addMedian, floor.addMedian), pairedDifference(s.delMedian, floor.delMedian)
+	return report.Latency{
+		Add: verb(s.add, floor.add, s.addMedian, floor.addMedian, s.addRate, s.addCPU),
+		Del: verb(s.del, floor.del, s.delMedian, floor.delMedian, s.delRate, s.delCPU),
 	}
-	return l
 }
 
-// pairedDifference is the median of the differences, round by round: what made a round slow for both plays no part.
-func pairedDifference(a, b []float64) float64 {
-	differences := make([]float64, min(len(a), len(b)))
-	for i := range differences {
-		differences[i] = a[i] - b[i]
+// referenceStarts is how often the reference plugin is started in a round: a single start varies by as much as Plexus takes.
+const referenceStarts = 3
+
+// referenceStart is the time of a call of VERSION of the floor's first program, in milliseconds.
+func referenceStart(ctx context.Context, c *host.Cluster) (float64, error) {
+	program, err := c.Contenders[0].Program()
+	if err != nil {
+		return 0, err
 	}
-	return stats.Median(differences)
+	var took []time.Duration
+	for range referenceStarts {
+		whole, _, err := timeStart(ctx, program)
+		if err != nil {
+			return 0, err
+		}
+		took = append(took, whole)
+	}
+	return stats.Summarize(took).Median, nil
 }
 
 // starts measures how long programs take to start: the contenders' first ones, and for comparison a reference plugin.

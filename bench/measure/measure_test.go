@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,6 +19,7 @@ import (
 	"github.com/plexus-cni/plexus/bench/fakeapi"
 	"github.com/plexus-cni/plexus/bench/host"
 	"github.com/plexus-cni/plexus/bench/report"
+	"github.com/plexus-cni/plexus/bench/stats"
 )
 
 func TestEachContenderIsFirstInTurn(t *testing.T) {
@@ -80,22 +82,54 @@ func TestComparisonWithTheFloor(t *testing.T) {
 		}
 		return s
 	}
-	// A machine that is slow in one round is that for both.
-	floor := series(ms(10, 100, 10, 20), ms(4, 4, 4, 4))
-	other := series(ms(13, 103, 13, 23), ms(6, 6, 6, 6))
-	got := other.against(floor, 1)
-	if got.Add.Own != 3 || got.Del.Own != 2 {
-		t.Errorf("own share %v and %v, want 3 and 2", got.Add.Own, got.Del.Own)
+	// A machine that is slow in one round is that for both. The differences are 1, 2, 4, 7 and 11.
+	floor := series(ms(10, 100, 10, 20, 30), ms(4, 4, 4, 4, 4))
+	floor.starts = []float64{1, 2, 2, 2, 2}
+	other := series(ms(21, 101, 12, 24, 37), ms(6, 6, 6, 6, 6))
+	got := other.against(floor)
+	if diff := cmp.Diff(stats.Spread{N: 5, Median: 4, Low: 2, High: 7}, got.Add.Own); diff != "" {
+		t.Errorf("own share of ADD (-want +got):\n%s", diff)
 	}
-	if got.Add.Median != 18 || got.Add.Ratio != 1.2 || got.Del.Ratio != 1.5 || got.Del.PerSecond != 1000.0/6 {
+	// 11, 0.5, 1, 2 and 3.5 starts.
+	if diff := cmp.Diff(stats.Spread{N: 5, Median: 2, Low: 1, High: 3.5}, got.Add.OwnStarts); diff != "" {
+		t.Errorf("own share of ADD in starts (-want +got):\n%s", diff)
+	}
+	if got.Add.Median != 24 || got.Add.Ratio != 1.2 || got.Del.Ratio != 1.5 || got.Del.Own.Median != 2 || got.Del.PerSecond.Median != 1000.0/6 {
 		t.Errorf("%+v", got)
 	}
-	if got := other.against(floor, 2); got.Add.Own != 3 {
-		t.Errorf("several at once: own share %v, want the difference of the medians", got.Add.Own)
-	}
-	if got := floor.against(floor, 1); got.Add.Own != 0 || got.Add.Ratio != 1 {
+	floor.starts = nil // it is not measured with many pods at once
+	if got := floor.against(floor); got.Add.Own.Median != 0 || got.Add.Ratio != 1 || got.Add.OwnStarts.N != 0 {
 		t.Errorf("the floor against itself: %+v", got)
 	}
+}
+
+func TestAStartIsTimedAsAWhole(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "plugin")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 0.1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	whole, busy, err := timeStart(t.Context(), program)
+	if err != nil || whole < 100*time.Millisecond || busy >= whole {
+		t.Errorf("a start of 100 ms took %v, the processors %v of it: %v", whole, busy, err)
+	}
+}
+
+func TestMemoryIsTakenWhenItHasSettled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &runner{plan: Plan{Settle: time.Second}}
+		grows := []int64{10, 20, 30, 29, 40}
+		start := time.Now()
+		got, err := m.settled(t.Context(), func() (host.Memory, error) {
+			now := host.Memory{RSS: grows[0]}
+			grows = grows[1:]
+			return now, nil
+		})
+		if err != nil || got.RSS != 29 || time.Since(start) != 8*time.Second {
+			t.Errorf("%+v after %v, %v; want the first that is no more than the one before, 2 s each", got, time.Since(start), err)
+		}
+	})
 }
 
 func TestRequestsPerCall(t *testing.T) {

@@ -7,7 +7,10 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
+	"strings"
 	"text/template"
+
+	"github.com/plexus-cni/plexus/bench/host"
 )
 
 //go:embed performance.md.tmpl
@@ -31,6 +34,8 @@ func Markdown(r *Report, chart string) ([]byte, error) {
 		return nil, fmt.Errorf("frame of the document: %w", err)
 	}
 	var text bytes.Buffer
-	err = t.Execute(&text, map[string]any{"Report": r, "Machine": r.Machine, "Chart": chart})
+	err = t.Execute(&text, map[string]any{
+		"Report": r, "Machine": r.Machine, "Chart": chart, "Multus": strings.ReplaceAll(strings.TrimSpace(host.MultusConf), "\n", "\n    "),
+	})
 	return text.Bytes(), err
 }

@@ -12,6 +12,9 @@ import (
 // Report is all that one run found out. Its JSON form is what -json writes.
 type Report struct {
 	Machine Machine `json:"machine"`
+	// Date is the day of the run, in UTC, and Revision the commit that the measured plugin was built from; "" if it does not say.
+	Date     string `json:"date"`
+	Revision string `json:"revision,omitempty"`
 	// Preset is quick or full.
 	Preset string `json:"preset"`
 	// Seconds is how long the run took.
@@ -68,13 +71,15 @@ type Latency struct {
 type Verb struct {
 	stats.Summary
 
-	// Own is the median of the differences to the floor's call in the same round, in milliseconds; with several at once the
-	// difference of the medians.
-	Own float64 `json:"ownMillis"`
+	// Own is how much longer the calls of a round took than the floor's in the same round, in milliseconds.
+	Own stats.Spread `json:"ownMillis"`
+	// OwnStarts is the same in calls of VERSION of the reference plugin bridge in the same round: machines differ, and this does not much.
+	// It is measured one pod at a time, with delegates that do nothing.
+	OwnStarts stats.Spread `json:"ownStarts,omitzero"`
 	// Ratio is the median to that of the floor.
 	Ratio float64 `json:"ratio"`
-	// PerSecond is how many calls were finished in a second, the median of the rounds.
-	PerSecond float64 `json:"perSecond"`
+	// PerSecond is how many calls of a round were finished in a second.
+	PerSecond stats.Spread `json:"perSecond"`
 	// CPU is the processors' time for one call, the mean of all.
 	CPU host.CPU `json:"cpu"`
 }

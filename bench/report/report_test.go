@@ -64,8 +64,9 @@ func TestAReportOfNothingIsNoError(t *testing.T) {
 func TestFiguresAreMissedAndReached(t *testing.T) {
 	t.Parallel()
 	build := func(millis float64, bytes, kib int64, perCall map[string]float64, perSecond float64, left int, faults ...string) *report.Report {
-		verb := report.Verb{Summary: stats.Summary{Median: 20 * millis}, Own: millis, PerSecond: perSecond}
-		floor := report.Verb{Summary: stats.Summary{Median: 40}, PerSecond: 100}
+		spread := func(v float64) stats.Spread { return stats.Spread{N: 10, Median: v, Low: v - 1, High: v + 1} }
+		verb := report.Verb{Summary: stats.Summary{Median: 20 * millis}, Own: spread(millis), OwnStarts: spread(millis - 0.5), PerSecond: spread(perSecond)}
+		floor := report.Verb{Summary: stats.Summary{Median: 40}, PerSecond: spread(100)}
 		noop, real := host.Workload{Kind: host.Noop, Networks: 2}, host.Workload{Kind: host.Real, Networks: 2}
 		return &report.Report{
 			Contenders: []string{host.Direct, host.Daemon},
@@ -91,7 +92,7 @@ func TestFiguresAreMissedAndReached(t *testing.T) {
 		return good
 	}
 	best := build(2, 8_000_000, 10<<10, map[string]float64{"patch pods/status": 1, "create events": 3}, 95, 0)
-	if all := report.Figures(best); len(all) != 11 || verdicts(best) != len(all) {
+	if all := report.Figures(best); len(all) != 13 || verdicts(best) != len(all) {
 		t.Errorf("%d of %d figures reached: %+v", verdicts(best), len(all), all)
 	}
 	worst := build(5.1, 8_000_001, 31<<10, map[string]float64{"get pods": 1}, 94, 1, "RSS grew")

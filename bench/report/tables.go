@@ -78,7 +78,7 @@ type namedVerb struct {
 
 // latencyTable has a row for each verb and number of networks, and a column for each contender.
 func latencyTable(r *Report, atOnce int) table {
-	t := table{title: fmt.Sprintf("ADD and DEL, %s at once: median, ratio to %s, (p99)", count(atOnce, "pod"), floorName(r)), head: append([]string{"verb", "networks"}, r.Contenders...)}
+	t := table{title: fmt.Sprintf("ADD and DEL, %s at once: median, ratio to %s, (p99)", count(atOnce, "pod"), floorName(r)), head: append([]string{"verb", "networks", "rounds"}, r.Contenders...)}
 	for v := range 2 {
 		for networks := range host.MaxNetworks + 1 {
 			w := host.Workload{Kind: host.Real, Networks: networks}
@@ -90,7 +90,7 @@ func latencyTable(r *Report, atOnce int) table {
 				}
 				n := l.verbs()[v]
 				if i == 0 {
-					row = []string{n.name, fmt.Sprintf("default + %d", networks), fmt.Sprintf("%s (%s)", millis(n.verb.Median), number(n.verb.P99))}
+					row = []string{n.name, fmt.Sprintf("default + %d", networks), fmt.Sprint(n.verb.PerSecond.N), fmt.Sprintf("%s (%s)", millis(n.verb.Median), number(n.verb.P99))}
 					continue
 				}
 				row = append(row, fmt.Sprintf("%s ×%.2f (%s)", millis(n.verb.Median), n.verb.Ratio, number(n.verb.P99)))
@@ -112,15 +112,15 @@ func floorName(r *Report) string {
 
 // ownTable shows what contenders take for themselves, with delegates that do nothing.
 func ownTable(r *Report) table {
-	t := table{title: "Own share: with delegates that do nothing, more than " + floorName(r), head: []string{"contender", "networks", "ADD", "own share", "(p99)", "DEL", "own share", "(p99)"}}
+	t := table{title: "Own share: with delegates that do nothing, more than " + floorName(r), head: []string{"contender", "networks", "rounds", "ADD", "(p99)", "own share", "to VERSION of bridge", "DEL", "(p99)", "own share", "to VERSION of bridge"}}
 	for _, l := range r.Latencies {
 		if l.Kind != host.Noop || l.AtOnce != 1 {
 			continue
 		}
 		t.rows = append(t.rows, []string{
-			l.Contender, fmt.Sprintf("default + %d", l.Networks),
-			millis(l.Add.Median), "+" + millis(l.Add.Own), "(" + number(l.Add.P99) + ")",
-			millis(l.Del.Median), "+" + millis(l.Del.Own), "(" + number(l.Del.P99) + ")",
+			l.Contender, fmt.Sprintf("default + %d", l.Networks), fmt.Sprint(l.Add.Own.N),
+			millis(l.Add.Median), "(" + number(l.Add.P99) + ")", "+" + spread(l.Add.Own) + " ms", "×" + spread(l.Add.OwnStarts),
+			millis(l.Del.Median), "(" + number(l.Del.P99) + ")", "+" + spread(l.Del.Own) + " ms", "×" + spread(l.Del.OwnStarts),
 		})
 	}
 	return t
@@ -128,7 +128,7 @@ func ownTable(r *Report) table {
 
 // throughputTable shows how many pods a second are attached, with two networks beside the default.
 func throughputTable(r *Report) table {
-	t := table{title: "Pods attached and detached in a second (default + 2), ratio to " + floorName(r), head: append([]string{"verb", "at once"}, r.Contenders...)}
+	t := table{title: "Pods attached and detached in a second (default + 2), ratio to " + floorName(r), head: append([]string{"verb", "at once", "rounds"}, r.Contenders...)}
 	w := host.Workload{Kind: host.Real, Networks: 2}
 	for v := range 2 {
 		for _, atOnce := range concurrencies(r) {
@@ -141,11 +141,11 @@ func throughputTable(r *Report) table {
 				}
 				n := l.verbs()[v]
 				if i == 0 {
-					floor = n.verb.PerSecond
-					row = []string{n.name, fmt.Sprint(atOnce), number(n.verb.PerSecond)}
+					floor = n.verb.PerSecond.Median
+					row = []string{n.name, fmt.Sprint(atOnce), fmt.Sprint(n.verb.PerSecond.N), spread(n.verb.PerSecond)}
 					continue
 				}
-				row = append(row, fmt.Sprintf("%s %.0f %%", number(n.verb.PerSecond), 100*n.verb.PerSecond/floor))
+				row = append(row, fmt.Sprintf("%s %.0f %%", spread(n.verb.PerSecond), 100*stats.Ratio(n.verb.PerSecond.Median, floor)))
 			}
 			if row != nil {
 				t.rows = append(t.rows, row)
@@ -311,6 +311,11 @@ func number(v float64) string {
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.2f", v)
+}
+
+// spread is a figure with the bounds of its middle half.
+func spread(s stats.Spread) string {
+	return fmt.Sprintf("%s (%s–%s)", number(s.Median), number(s.Low), number(s.High))
 }
 
 func millis(v float64) string { return number(v) + " ms" }

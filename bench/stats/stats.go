@@ -33,6 +33,19 @@ func Millis(d time.Duration) float64 { return float64(d) / float64(time.Millisec
 // Median is the middle of the values, or the mean of the two in the middle; 0 of none.
 func Median(values []float64) float64 { return Quantile(values, 0.5) }
 
+// Spread is a figure that each round of an experiment has: the middle one, and between which two the middle half of all rounds is.
+type Spread struct {
+	N      int     `json:"n"`
+	Median float64 `json:"median"`
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+}
+
+// SpreadOf sums up the values of all rounds, in whatever order they are. Of none it is zero.
+func SpreadOf(values []float64) Spread {
+	return Spread{N: len(values), Median: Median(values), Low: Quantile(values, 0.25), High: Quantile(values, 0.75)}
+}
+
 // Quantile is the smallest value that a share q of all values does not exceed (nearest rank); the median is the mean of the two
 // in the middle when their number is even. It is 0 of none, and leaves the values in their order.
 func Quantile(values []float64, q float64) float64 {

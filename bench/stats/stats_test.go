@@ -57,6 +57,16 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	if diff := cmp.Diff(stats.Spread{N: 5, Median: 3, Low: 2, High: 4}, stats.SpreadOf([]float64{5, 1, 4, 2, 3})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(stats.Spread{}, stats.SpreadOf(nil)); diff != "" {
+		t.Errorf("of nothing (-want +got):\n%s", diff)
+	}
+}
+
 func TestRatio(t *testing.T) {
 	t.Parallel()
 	if got := stats.Ratio(3, 2); got != 1.5 {
