@@ -112,7 +112,7 @@ func (r release) manifests(t *testing.T, components ...string) string {
 		args := []string{"run", "-C", filepath.Join(r.dir, "deploy", "render"), "./cmd/render", "-deploy", "..", "-chart", "-namespace", env.namespace, "-set", "image.tag=" + r.tag}
 		for _, c := range components {
 			value, ok := map[string]string{
-				"dra": "dra.enabled=true", "dra-status": "dra.statusDrivers={" + draDriver + "}", "inspect": "inspect=true", "metrics": "metrics.enabled=true",
+				"dac-override": "dacOverride=true", "dra": "dra.enabled=true", "dra-status": "dra.statusDrivers={" + draDriver + "}", "inspect": "inspect=true", "metrics": "metrics.enabled=true",
 				"one-shot": "oneShot=true", "uninstall": "uninstall=true",
 			}[c]
 			if !ok {

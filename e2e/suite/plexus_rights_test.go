@@ -4,6 +4,8 @@
 package suite
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// checkPrivileges shows what the daemon can not do, for all that it is on every node.
+// checkPrivileges shows what the daemon cannot do, for all that it is on every node.
 func checkPrivileges(t *testing.T) {
 	t.Helper()
 	node := env.cluster.Nodes()[0]
@@ -25,6 +27,33 @@ func checkPrivileges(t *testing.T) {
 			t.Errorf("no line %q in the status of plexusd:\n%s", line, status)
 		}
 	}
+}
+
+// checkOwners shows that the daemon says what is wrong with a node whose folder of plugins belongs to another user, as unpacked archives
+// leave it, and that the component for such nodes helps.
+func checkOwners(t *testing.T) {
+	t.Helper()
+	keepClean(t)
+	const bin = "/opt/cni/bin"
+	for _, node := range env.cluster.Nodes() {
+		onNode(t, node, "sh", "-ec", `chown 1001:1001 "$1"; rm "$1/plexus"`, "sh", bin)
+		t.Cleanup(func() {
+			if _, err := env.cluster.Exec(context.Background(), node, "chown", "0:0", bin); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	kubectl(t, "", "--namespace", env.namespace, "rollout", "restart", "daemonset/plexusd")
+	eventually(t, "the daemon says who owns "+bin+", and what helps", func() bool {
+		return slices.ContainsFunc(daemonPods(t), func(pod string) bool {
+			log, err := env.client.CoreV1().Pods(env.namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(t.Context())
+			return err == nil && strings.Contains(string(log), "1001") && strings.Contains(string(log), "components/dac-override")
+		})
+	})
+	applyPlexus(t, "dac-override")
+	namespace := newNetworks(t)
+	pod := startPod(t, newPod(namespace, "after", selecting("mgmt-net")))
+	checkNetworks(t, pod, clusterNet(t), mgmt(namespace, "net1"))
 }
 
 // checkRights shows what the API server lets a node's daemon do, and what not.

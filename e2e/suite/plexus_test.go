@@ -37,7 +37,8 @@ func TestPlexus(t *testing.T) {
 		{"what an ADD and a DEL cost the API server", checkRequests},
 		{"the daemon has no privileges", checkPrivileges},
 		{"the daemon has few rights", checkRights},
-		{"devices", checkDevices},
+		{"folders of another owner", checkOwners},
+		{"devices", checkDevices}, // Applies the manifests anew, without the component of that.
 		{"isolation of namespaces", checkIsolation},
 		{"doctor", checkDoctor},
 		{"examples", checkExamples},
