@@ -221,7 +221,7 @@ func TestAnotherPodOfTheSameName(t *testing.T) {
 	t.Run("static pods have their mirror's UID", func(t *testing.T) {
 		t.Parallel()
 		static := newAPI(t)
-		static.put("pods", object("Pod", "kube-system", "etcd-n1", "mirror", map[string]string{annotations.ConfigSourceKey: "file"}))
+		static.put("pods", object("Pod", "kube-system", "etcd-n1", "mirror", map[string]string{annotations.MirrorKey: "of the file"}))
 		cache := startCache(t, static)
 		static.forget()
 		got, err := cache.Pod(t.Context(), pod.Ref{Namespace: "kube-system", Name: "etcd-n1", UID: "of the file"})
