@@ -32,8 +32,9 @@ const (
 	// AllowedCNIArgsKey on a NetworkAttachmentDefinition lists, separated by commas, keys that a pod's "cni-args" may carry although they
 	// stand for a request that has to be granted: "mac, sysctl". It is Plexus' own.
 	AllowedCNIArgsKey = "plexus-cni.io/allowed-cni-args"
-	// ConfigSourceKey tells on a pod where the kubelet has it from; present and not "api", the pod is static.
-	ConfigSourceKey = "kubernetes.io/config.source"
+	// MirrorKey is on the mirror of a static pod, which the kubelet has from a file: the UID by which the kubelet, and so the runtime, knows
+	// the pod. The mirror has another one.
+	MirrorKey = "kubernetes.io/config.mirror"
 )
 
 // Definition is what Plexus reads of a NetworkAttachmentDefinition, whoever found it.
@@ -50,12 +51,10 @@ func DefinitionKeys() []string {
 	return []string{ResourceNameKey, ClaimRequestKey, UnsupportedRequestsKey, AllowedCNIArgsKey}
 }
 
-// IsStatic reports whether a pod's annotations say that it comes from a file of the kubelet: what the API server has of it is a
-// mirror, with a UID of its own.
-func IsStatic(pod map[string]string) bool {
-	from, ok := pod[ConfigSourceKey]
-	return ok && from != "api"
-}
+// IsMirror reports whether a pod's annotations say that it is the mirror of the static pod with a UID (the kubelet's
+// pkg/kubelet/config/common.go and pkg/kubelet/pod/mirror_client.go). The kubelet does not run a pod that says so of itself, so nobody
+// gets round the comparison of UIDs by it.
+func IsMirror(pod map[string]string, uid string) bool { return uid != "" && pod[MirrorKey] == uid }
 
 const (
 	// MaxNetworksBytes bounds the text of an annotation. Kubernetes bounds all annotations of an object together to as much, so

@@ -95,14 +95,15 @@ func TestFailureOfADD(t *testing.T) {
 			w.expectRefused(types.ErrTryAgainLater, "pod default/web", "uid-of-web", "uid-of-the-former")
 		},
 		"D17 a static pod has a mirror with another UID": func(w *world) {
-			w.annotate("kubernetes.io/config.source", "file")
+			w.annotate("kubernetes.io/config.mirror", "uid-of-the-file")
 			w.uid = "uid-of-the-file"
 			w.identify()
 			w.must("ADD")
 			w.expectCalls("ADD cluster eth0")
 		},
-		"D17 a source of api is no static pod": func(w *world) {
-			w.annotate("kubernetes.io/config.source", "api")
+		"D17 a pod that says that it is static is none": func(w *world) {
+			w.annotate("kubernetes.io/config.source", "file")
+			w.annotate("kubernetes.io/config.mirror", "uid-of-a-file")
 			w.uid = "uid-of-the-former"
 			w.identify()
 			w.expectRefused(types.ErrTryAgainLater, "uid-of-the-former")

@@ -57,7 +57,12 @@ func TestTheArchitecturesFiguresAreTheCodes(t *testing.T) {
 		{"bounded by a minute", "internal/plugin/lock.go", "lockTimeout = 60 * time.Second"},
 		{"up to 30 s", "internal/source/remote/remote.go", "Timeout = 30 * time.Second"},
 		{"up to 16 KiB", "internal/kube/cache.go", "maxKeptBytes = 16 << 10"},
-		{"most 512 conversations", "internal/daemon/server.go", "MaxConversations = 512"},
+		{"most 512 sessions", "internal/daemon/server.go", "maxSessions = 512"},
+		{"up to 16 MiB of all together", "internal/kube/cache.go", "maxKeptSum = 16 << 20"},
+		{"closed for 5 minutes", "internal/kube/cache.go", "staleAfter = 5 * time.Minute"},
+		{"Four lookups at a time", "cmd/plexusd/serve.go", "largeAtOnce = 4"},
+		{"more than 128 KiB of configurations", "internal/daemon/cluster.go", "largeConfigBytes = 128 << 10"},
+		{"each up to 2 MiB", "internal/daemon/cluster.go", "maxConfigBytes = 2 << 20"},
 		{"64 lookups and reports at a time", "cmd/plexusd/serve.go", `"max-in-flight", 64`},
 		{"256 MiB in the manifests", "deploy/base/daemonset.yaml", "memory: 256Mi"},
 	} {

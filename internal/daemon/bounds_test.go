@@ -98,13 +98,12 @@ func TestALargeLookupKeepsItsSlotUntilTheRequestEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if end, err := lookup("web"); !errors.Is(err, source.ErrTryAgain) {
+		end, err := lookup("web")
+		if !errors.Is(err, source.ErrTryAgain) {
 			t.Errorf("a second large lookup: %v, want it to wait in vain", err)
-		} else {
-			end()
 		}
-		end, err := lookup("small")
-		if err != nil {
+		end()
+		if end, err = lookup("small"); err != nil {
 			t.Errorf("a small lookup: %v", err)
 		}
 		end()

@@ -82,8 +82,8 @@ func (c *Cluster) Lookup(ctx context.Context, q source.Query) (*source.Selection
 		c.emitFailure(p.Ref, err)
 		return nil, err
 	}
-	for _, text := range selection.Warnings {
-		c.Emit(p.Ref, kube.Event{Warning: true, Reason: "NetworkSelectionUnclear", Text: text})
+	if len(selection.Warnings) > 0 {
+		c.Emit(p.Ref, kube.Event{Warning: true, Reason: "NetworkSelectionUnclear", Text: strings.Join(selection.Warnings, "; ")})
 	}
 	return selection, nil
 }
@@ -196,7 +196,7 @@ func (c *Cluster) Report(ctx context.Context, r source.Report) error {
 	ref := r.Pod
 	p, known := c.API.KnownPod(ctx, ref)
 	if known {
-		if ref.UID == "" || annotations.IsStatic(p.Annotations) {
+		if ref.UID == "" || annotations.IsMirror(p.Annotations, ref.UID) {
 			ref = p.Ref
 		}
 	}

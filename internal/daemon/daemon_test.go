@@ -75,7 +75,7 @@ func (c *cluster) Pod(_ context.Context, ref pod.Ref) (kube.Pod, error) {
 
 func (c *cluster) KnownPod(_ context.Context, ref pod.Ref) (kube.Pod, bool) {
 	p, ok := c.pods[ref.String()]
-	return p, ok && (ref.UID == p.Ref.UID || ref.UID == "" || annotations.IsStatic(p.Annotations))
+	return p, ok && (ref.UID == p.Ref.UID || ref.UID == "" || annotations.IsMirror(p.Annotations, ref.UID))
 }
 
 func (c *cluster) KnownDefinition(ref nad.Ref) (*nad.Definition, error) { return c.find(c.nads, ref) }
@@ -270,7 +270,7 @@ func TestReport(t *testing.T) {
 		},
 		"a static pod, by its mirror": {
 			prepare: func(c *cluster, _ *daemon.Cluster) {
-				c.pods[web.String()] = kube.Pod{Ref: mirror, Annotations: map[string]string{annotations.ConfigSourceKey: "file"}}
+				c.pods[web.String()] = kube.Pod{Ref: mirror, Annotations: map[string]string{annotations.MirrorKey: web.UID}}
 			},
 			patches: written(mirror), events: told(mirror),
 		},

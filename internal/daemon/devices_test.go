@@ -221,7 +221,7 @@ func lookupDevices(t *testing.T, networks string, n *node) (*source.Selection, [
 
 func TestTheKubeletIsAskedByTheSandboxsUID(t *testing.T) {
 	t.Parallel()
-	c := newCluster(map[string]string{annotations.NetworksKey: "vf", annotations.ConfigSourceKey: "file"})
+	c := newCluster(map[string]string{annotations.NetworksKey: "vf", annotations.MirrorKey: "of the file"})
 	c.definitions = map[string]nad.Definition{"vf": {ResourceName: resource}}
 	s := c.source()
 	n := &node{given: ofPlugin("1")}

@@ -136,7 +136,7 @@ func TestTheSocketsFolderIsClosedToOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	if info, err := os.Stat(dir); err != nil || info.Mode() != fs.ModeDir|0o700 {
 		t.Errorf("%s: %v, %v", dir, info.Mode(), err)
 	}
@@ -149,7 +149,7 @@ func TestThereIsASocketWhileItIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer first.Close()
+	defer func() { _ = first.Close() }()
 	var all sync.WaitGroup
 	var over atomic.Bool
 	for range 4 {
@@ -171,7 +171,7 @@ func TestThereIsASocketWhileItIsReplaced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 	}
 	over.Store(true)
 	all.Wait()

@@ -192,7 +192,7 @@ func transform[T any](trim func(*T)) cache.TransformFunc {
 
 // trimPod keeps what Plexus reads: a node has few pods, but their metadata has up to 256 KiB of annotations each.
 func trimPod(m *metav1.PartialObjectMetadata) {
-	kept := pick(m.Annotations, annotations.NetworksKey, annotations.DefaultNetworkKey, annotations.ConfigSourceKey)
+	kept := pick(m.Annotations, annotations.NetworksKey, annotations.DefaultNetworkKey, annotations.MirrorKey)
 	// Of these that they are there is all that is asked.
 	for _, key := range annotations.NoticedKeys(m.Annotations) {
 		if kept == nil {
@@ -359,8 +359,7 @@ func (c *Cache) Pod(ctx context.Context, ref pod.Ref) (Pod, error) {
 	}
 }
 
-// Known finds the pod with ref's UID among those that the watch has delivered. A static pod is found whatever its UID is: the
-// kubelet's is not that of the mirror.
+// Known finds the pod with ref's UID among those that the watch has delivered; a static pod by the UID that the kubelet gave it.
 func (c *Cache) Known(ref pod.Ref) (Pod, bool) {
 	obj, ok, err := c.pods.GetStore().GetByKey(ref.Namespace + "/" + ref.Name)
 	m, isMeta := obj.(*metav1.PartialObjectMetadata)
@@ -368,7 +367,7 @@ func (c *Cache) Known(ref pod.Ref) (Pod, bool) {
 		return Pod{}, false
 	}
 	p := podOf(m)
-	return p, ref.UID == "" || p.Ref.UID == ref.UID || annotations.IsStatic(p.Annotations)
+	return p, ref.UID == "" || p.Ref.UID == ref.UID || annotations.IsMirror(p.Annotations, ref.UID)
 }
 
 // KnownDefinition finds a NetworkAttachmentDefinition in memory. The error is a [nad.ErrNotFound] if there is none, and an ErrUnavailable

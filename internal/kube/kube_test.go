@@ -221,7 +221,7 @@ func TestAnotherPodOfTheSameName(t *testing.T) {
 	t.Run("static pods have their mirror's UID", func(t *testing.T) {
 		t.Parallel()
 		static := newAPI(t)
-		static.put("pods", object("Pod", "kube-system", "etcd-n1", "mirror", map[string]string{annotations.ConfigSourceKey: "file"}))
+		static.put("pods", object("Pod", "kube-system", "etcd-n1", "mirror", map[string]string{annotations.MirrorKey: "of the file"}))
 		cache := startCache(t, static)
 		static.forget()
 		got, err := cache.Pod(t.Context(), pod.Ref{Namespace: "kube-system", Name: "etcd-n1", UID: "of the file"})
@@ -415,7 +415,7 @@ func TestEvents(t *testing.T) {
 	t.Run("in the background, what repeats is counted in one", func(t *testing.T) {
 		t.Parallel()
 		api := newAPI(t)
-		events, outcomes := startEvents(t, api)
+		events, became := startEvents(t, api)
 		events.Emit(web, missing)
 		events.Emit(web, missing)
 		first, second := api.await(t, "POST", "/events"), api.await(t, "PATCH", "/events/")
@@ -423,7 +423,7 @@ func TestEvents(t *testing.T) {
 		if !strings.Contains(second.body, `"count":2`) {
 			t.Errorf("the second event is %s, want a count of 2", second.body)
 		}
-		outcomes.await(t, kube.EventSent, 2)
+		became.await(t, kube.EventSent, 2)
 	})
 	t.Run("now", func(t *testing.T) {
 		t.Parallel()
@@ -435,37 +435,37 @@ func TestEvents(t *testing.T) {
 	})
 	t.Run("never wait, and are counted when they are dropped", func(t *testing.T) {
 		t.Parallel()
-		var outcomes outcomes
-		events := newClient(t, newAPI(t)).NewEvents("n1", slog.New(slog.DiscardHandler), outcomes.add)
+		became := &outcomes{}
+		events := newClient(t, newAPI(t)).NewEvents("n1", slog.New(slog.DiscardHandler), became.add)
 		for range 1010 { // nothing sends them
 			events.Emit(web, missing)
 		}
-		outcomes.await(t, kube.EventDropped, 10)
+		became.await(t, kube.EventDropped, 10)
 	})
 	t.Run("wait for the API server", func(t *testing.T) {
 		t.Parallel()
 		api := newAPI(t)
 		api.fail("POST", "/events", http.StatusServiceUnavailable, http.StatusTooManyRequests, 0)
-		events, outcomes := startEvents(t, api)
+		events, became := startEvents(t, api)
 		events.Emit(web, missing)
-		outcomes.await(t, kube.EventSent, 1)
+		became.await(t, kube.EventSent, 1)
 	})
 	t.Run("that are refused are not tried again", func(t *testing.T) {
 		t.Parallel()
 		api := newAPI(t)
 		api.fail("POST", "/events", http.StatusForbidden)
-		events, outcomes := startEvents(t, api)
+		events, became := startEvents(t, api)
 		events.Emit(web, missing)
-		outcomes.await(t, kube.EventRefused, 1)
+		became.await(t, kube.EventRefused, 1)
 	})
 	t.Run("about one pod are bounded", func(t *testing.T) {
 		t.Parallel()
-		events, outcomes := startEvents(t, newAPI(t))
+		events, became := startEvents(t, newAPI(t))
 		for range 30 {
 			events.Emit(web, missing)
 		}
-		outcomes.await(t, kube.EventSent, 25)
-		outcomes.await(t, kube.EventSuppressed, 5)
+		became.await(t, kube.EventSent, 25)
+		became.await(t, kube.EventSuppressed, 5)
 	})
 	t.Run("show no control characters", func(t *testing.T) {
 		t.Parallel()

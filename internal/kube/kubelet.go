@@ -12,14 +12,12 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
@@ -75,8 +73,6 @@ type Kubelet struct {
 	options KubeletOptions
 	conn    *grpc.ClientConn
 	client  podresources.PodResourcesListerClient
-	// noGet is set while the kubelet on the other end has no Get (it is off before 1.34).
-	noGet atomic.Bool
 }
 
 // NewKubelet returns a Kubelet that is not connected yet. Who has it closes it.
@@ -93,7 +89,6 @@ func NewKubelet(o KubeletOptions) (*Kubelet, error) {
 			Backoff:           backoff.Config{BaseDelay: firstKubeletPause, Multiplier: 2, Jitter: 0.2, MaxDelay: lastKubeletPause},
 			MinConnectTimeout: podResourcesTimeout,
 		}),
-		grpc.WithStatsHandler(connections{ended: func() { k.noGet.Store(false) }}), // the next may be with another kubelet
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),
 	)
@@ -107,8 +102,8 @@ func NewKubelet(o KubeletOptions) (*Kubelet, error) {
 // Close closes the connection.
 func (k *Kubelet) Close() error { return k.conn.Close() }
 
-// Given asks what the kubelet gave a pod: by one call, for a kubelet that has Get or is known not to have it. If there is no answer the
-// kubelet's checkpoint is read, which knows of device plugins only. The error is an ErrUnavailable.
+// Given asks what the kubelet gave a pod: by Get, and by List where the kubelet has no Get, which is off before Kubernetes 1.34. If it
+// does not say, its checkpoint is read, which knows of device plugins only. The error is an ErrUnavailable.
 func (k *Kubelet) Given(ctx context.Context, ref pod.Ref) (Given, error) {
 	resources, err := k.patiently(ctx, ref)
 	if err == nil {
@@ -152,9 +147,6 @@ func (k *Kubelet) patiently(ctx context.Context, ref pod.Ref) (*podresources.Pod
 
 // ask asks for the pod, or for all of the node where the kubelet has no other way.
 func (k *Kubelet) ask(ctx context.Context, ref pod.Ref) (*podresources.PodResources, error) {
-	if k.noGet.Load() {
-		return k.list(ctx, ref)
-	}
 	resources, err := k.get(ctx, ref)
 	switch status.Code(err) {
 	case codes.OK:
@@ -165,7 +157,6 @@ func (k *Kubelet) ask(ctx context.Context, ref pod.Ref) (*podresources.PodResour
 	}
 	resources, listErr := k.list(ctx, ref)
 	if listErr == nil {
-		k.noGet.Store(true) // it was not for the pod that Get failed
 		return resources, nil
 	}
 	return nil, fmt.Errorf("%w (and of Get: %s)", listErr, status.Convert(err).Message())
@@ -256,19 +247,4 @@ func distinct[T any, K comparable](items []T, key func(T) K) []T {
 		defer func() { seen[k] = true }()
 		return seen[k]
 	})
-}
-
-// connections notices when a connection ends. It has nothing to say about calls.
-type connections struct{ ended func() }
-
-var _ stats.Handler = connections{}
-
-func (connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (connections) HandleRPC(context.Context, stats.RPCStats)                         {}
-func (connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-
-func (c connections) HandleConn(_ context.Context, s stats.ConnStats) {
-	if _, ok := s.(*stats.ConnEnd); ok {
-		c.ended()
-	}
 }

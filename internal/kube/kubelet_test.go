@@ -214,7 +214,7 @@ func TestGiven(t *testing.T) {
 	}
 }
 
-func TestOneCallForAPod(t *testing.T) {
+func TestCallsForAPod(t *testing.T) {
 	t.Parallel()
 	disabled := errors.New("PodResources API Get method disabled") // as the kubelet says it, with code Unknown
 	tests := map[string]struct {
@@ -222,10 +222,10 @@ func TestOneCallForAPod(t *testing.T) {
 		first, then         string // calls
 	}{
 		"by Get":                                {nil, nil, "Get", "Get"},
-		"a kubelet without Get is remembered":   {[]error{status.Error(codes.Unimplemented, "")}, nil, "Get List", "List"},
-		"a kubelet whose Get is off, too":       {[]error{disabled}, nil, "Get List", "List"},
+		"a kubelet without Get":                 {[]error{status.Error(codes.Unimplemented, "")}, nil, "Get List", "Get List"},
+		"a kubelet whose Get is off":            {[]error{disabled}, nil, "Get List", "Get List"},
 		"a kubelet that has too much to do":     {[]error{status.Error(codes.ResourceExhausted, "rejected by rate limit"), nil}, nil, "Get Get", "Get"},
-		"a kubelet that has too much for both":  {[]error{disabled}, []error{status.Error(codes.ResourceExhausted, ""), nil}, "Get List Get List", "List"},
+		"a kubelet that has too much for both":  {[]error{disabled}, []error{status.Error(codes.ResourceExhausted, ""), nil}, "Get List Get List", "Get List"},
 		"a kubelet that is about to stop, once": {[]error{status.Error(codes.Unavailable, ""), nil}, nil, "Get Get", "Get"},
 	}
 	for name, tc := range tests {

@@ -83,7 +83,7 @@ func decodeArray(d *json.Decoder, value func() error) error {
 		return unexpected("an array", t, err)
 	}
 	for d.More() {
-		if err := value(); err != nil {
+		if err = value(); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/plexus-cni/plexus/internal/kube"
+	"github.com/plexus-cni/plexus/internal/pause"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -77,7 +78,7 @@ func TestAnOutageIsLogged(t *testing.T) {
 					t.Errorf("after one failure: serving %v, log %q", client.Serving(), said)
 				}
 				for range 10 {
-					time.Sleep(time.Second)
+					pause.For(t.Context(), time.Second)
 					ask()
 				}
 				if n := strings.Count(said.String(), "the API server is away"); n != 1 || !strings.Contains(said.String(), "fix=") {
@@ -175,17 +176,17 @@ func TestAWatchThatIsAwayForLongIsNotBelieved(t *testing.T) {
 			t.Fatal(err)
 		}
 		ref := nad.Ref{Namespace: "default", Name: "a"}
-		time.Sleep(time.Hour) // with a watch that has nothing to say
+		pause.For(t.Context(), time.Hour) // with a watch that has nothing to say
 		if _, err := c.KnownDefinition(ref); err != nil {
 			t.Errorf("with a watch: %v", err)
 		}
 		away.Store(true)
-		end.Close()
-		time.Sleep(time.Minute)
+		_ = end.Close()
+		pause.For(t.Context(), time.Minute)
 		if _, err := c.KnownDefinition(ref); err != nil {
 			t.Errorf("a minute without a watch: %v", err)
 		}
-		time.Sleep(10 * time.Minute)
+		pause.For(t.Context(), 10*time.Minute)
 		if _, err := c.KnownDefinition(ref); !errors.Is(err, kube.ErrUnavailable) {
 			t.Errorf("eleven minutes without a watch: %v, want ErrUnavailable", err)
 		}
@@ -201,15 +202,15 @@ func TestEventsAreNotTriedForEver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var outcomes outcomes
-		events := client.NewEvents("n1", slog.New(slog.DiscardHandler), outcomes.add)
+		var became outcomes
+		events := client.NewEvents("n1", slog.New(slog.DiscardHandler), became.add)
 		run(t, events.Run)
 		for range 10 {
 			events.Emit(web, kube.Event{Reason: "AddedInterface"})
 		}
-		time.Sleep(3 * time.Minute)
+		pause.For(t.Context(), 3*time.Minute)
 		synctest.Wait()
-		if got := outcomes.of[kube.EventExpired]; got != 10 {
+		if got := became.of[kube.EventExpired]; got != 10 {
 			t.Errorf("%d events given up after three minutes, want all 10", got)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,8 +113,6 @@ func TestStatusBearsADaemonThatIsBeingReplaced(t *testing.T) {
 
 func with(conf map[string]any, key string, value any) map[string]any {
 	all := map[string]any{key: value}
-	for k, v := range conf {
-		all[k] = v
-	}
+	maps.Copy(all, conf)
 	return all
 }

@@ -110,7 +110,7 @@ func (s *selector) giveDevices(networks []*Network, find Devices) error {
 
 // checkUID refuses to attach a pod's sandbox to what a later or earlier pod of the same name asks for.
 func checkUID(asked pod.Ref, found Pod) error {
-	if asked.UID == "" || found.Ref.UID == "" || asked.UID == found.Ref.UID || annotations.IsStatic(found.Annotations) {
+	if asked.UID == "" || found.Ref.UID == "" || asked.UID == found.Ref.UID || annotations.IsMirror(found.Annotations, asked.UID) {
 		return nil
 	}
 	return fmt.Errorf("%w: pod %s has UID %s, but the sandbox was made for UID %s: the pod was replaced meanwhile", ErrTryAgain, found.Ref, found.Ref.UID, asked.UID)

@@ -149,12 +149,12 @@ func TestSelectRefuses(t *testing.T) {
 
 func TestD17StaticPodHasAMirrorUID(t *testing.T) {
 	t.Parallel()
-	p := web(map[string]string{annotations.ConfigSourceKey: "file"})
+	p := web(map[string]string{annotations.MirrorKey: "of the file"})
 	if _, err := Select(Query{Pod: pod.Ref{Namespace: "default", Name: "web", UID: "of the file"}}, p, nets.find, nil); err != nil {
 		t.Errorf("a static pod was refused for its mirror's UID: %v", err)
 	}
-	p.Annotations[annotations.ConfigSourceKey] = "api"
+	p.Annotations = map[string]string{annotations.MirrorKey: "of another file", "kubernetes.io/config.source": "file"}
 	if _, err := Select(Query{Pod: pod.Ref{Namespace: "default", Name: "web", UID: "of the file"}}, p, nets.find, nil); err == nil {
-		t.Error("a pod of the API server passed with another UID")
+		t.Error("a pod that says that it is static passed with another UID")
 	}
 }
