@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,4 +103,24 @@ func TestDocumentedOutput(t *testing.T) {
 	err = finding.WriteText(&out, found, false)
 	out.WriteString("plexusctl: " + findingsVerdict(found, finding.Error).Error() + "\n")
 	shows("## doctor\n\n```console\n# plexusctl doctor\n", err)
+}
+
+// TestDocumentedMigration holds what MIGRATION.md shows of findings to what migrate prints.
+func TestDocumentedMigration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	objects, conf := filepath.Join(dir, "cluster.yaml"), filepath.Join(dir, "00-multus.conf")
+	const pod = "kind: Pod\nmetadata: {name: web-%s, namespace: shop, ownerReferences: [{kind: ReplicaSet, name: web, controller: true}], annotations: " +
+		`{k8s.v1.cni.cncf.io/networks: '[{"name":"business","bandwidth":{"ingressRate":1000000,"ingressBurst":1000000}}]'}}` + "\n---\n"
+	write(t, objects, strings.ReplaceAll(pod, "%s", "1")+strings.ReplaceAll(pod, "%s", "2")+
+		"kind: NetworkAttachmentDefinition\nmetadata: {name: business, namespace: shop}\nspec: {config: '{\"cniVersion\":\"0.3.1\",\"type\":\"macvlan\",\"ipam\":{\"type\":\"dhcp\"}}'}\n---\n"+
+		"kind: NetworkAttachmentDefinition\nmetadata: {name: fast, namespace: shop, annotations: {k8s.v1.cni.cncf.io/resourceName: intel.com/vf}}\nspec: {config: '{\"cniVersion\":\"0.3.1\",\"type\":\"sriov\",\"trust\":\"yes\"}'}\n")
+	write(t, conf, `{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus","kubeconfig":"/k","delegates":[{"cniVersion":"0.3.1","name":"c","type":"calico"}]}`)
+	out, err := migrateNode(t, "", "--root", dir, "--conf", conf, "-f", objects)
+	if err == nil {
+		t.Error("nothing is refused")
+	}
+	_, findings, _ := strings.Cut(out, "\nfindings\n")
+	findings, _, _ = strings.Cut(findings, "\nsteps\n")
+	golden.Section(t, filepath.Join("..", "..", "MIGRATION.md"), "```console\nfindings\n", "```", strings.TrimRight(findings, "\n")+"\n")
 }
