@@ -311,7 +311,7 @@ func TestNodeCommandsRefuseBadFlags(t *testing.T) {
 		"status --conf /nowhere/x":     "--conf",
 		"status --root /nowhere/x":     "--root /nowhere/x",
 		"status -A -n shop":            "[all-namespaces namespace] were all set",
-		"status --ouput wide":          "unknown flag: --ouput: see `plexusctl status --help`",
+		"status --wide":                "unknown flag: --wide: see `plexusctl status --help`",
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()

@@ -102,10 +102,10 @@ func runTrace(cmd *cobra.Command, o *nodeOptions, name, logFile string, last int
 	t.LogFile = cmp.Or(logFile, s.logFile)
 	noLog := error(nil)
 	if t.LogFile != "" {
-		files, err := logfile.Files(t.LogFile)
+		files, filesErr := logfile.Files(t.LogFile)
 		switch {
-		case err != nil:
-			return withMend(err)
+		case filesErr != nil:
+			return withMend(filesErr)
 		case len(files) > 0:
 		case logFile != "":
 			return fmt.Errorf("--log-file: there is no log %s, nor a backup of it", logFile)

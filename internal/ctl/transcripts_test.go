@@ -74,8 +74,16 @@ func TestDocumentedOutput(t *testing.T) {
 	shows("below the pod, with the fix:\n\n```console\n# plexusctl status client\n", err)
 
 	steps := []inspect.Step{
-		{Name: "prepare", Took: 772240}, {Name: "lookup", Took: 439870}, {Name: "plan", Took: 470520}, {Name: "record", Took: 524700}, {Name: "attach eth0", Took: 15480000},
-		{Name: "attach eth1", Took: 1880000000}, {Name: "attach net2", Took: 20610000}, {Name: "routes", Took: 64900}, {Name: "report", Took: 763160}, {Name: "complete", Took: 1840000},
+		{Name: "prepare", Took: 772240},
+		{Name: "lookup", Took: 439870},
+		{Name: "plan", Took: 470520},
+		{Name: "record", Took: 524700},
+		{Name: "attach eth0", Took: 15480000},
+		{Name: "attach eth1", Took: 1880000000},
+		{Name: "attach net2", Took: 20610000},
+		{Name: "routes", Took: 64900},
+		{Name: "report", Took: 763160},
+		{Name: "complete", Took: 1840000},
 	}
 	shows("## trace\n\n```console\n# plexusctl trace client\n", renderTrace(&out, &traced{
 		Pod: "default/client", LogFile: "/var/log/plexus.log", Records: []inspect.Pod{recordedOnly(client)},
@@ -83,7 +91,8 @@ func TestDocumentedOutput(t *testing.T) {
 	}, paint{}))
 
 	rates := []inspect.Rate{
-		{Name: "eth0", Tx: inspect.Flow{BitsPerSecond: 560, PacketsPerSecond: 1}}, {Name: "eth1"},
+		{Name: "eth0", Tx: inspect.Flow{BitsPerSecond: 560, PacketsPerSecond: 1}},
+		{Name: "eth1"},
 		{Name: "net2", Rx: inspect.Flow{BitsPerSecond: 151000, PacketsPerSecond: 437}, Tx: inspect.Flow{BitsPerSecond: 144000, PacketsPerSecond: 430}},
 	}
 	out.WriteString("pod default/client  2026-11-23 02:45:03.4 UTC\n")

@@ -53,7 +53,7 @@ func findVFStats(message []byte, id int) (LinkStats, bool) {
 	}
 	var found LinkStats
 	ok := false
-	eachAttr(message[unix.SizeofIfInfomsg:], func(kind uint16, value, rest []byte) bool {
+	eachAttr(message[unix.SizeofIfInfomsg:], func(kind uint16, _, rest []byte) bool {
 		if kind != unix.IFLA_VFINFO_LIST {
 			return true
 		}

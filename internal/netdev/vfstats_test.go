@@ -14,7 +14,7 @@ import (
 
 // attribute is a netlink attribute. Its length is cut to 16 bits, as the kernel does (nla_nest_end).
 func attribute(kind uint16, value []byte) []byte {
-	b := binary.NativeEndian.AppendUint16(nil, uint16(4+len(value))) //nolint:gosec // that is what is to be shown
+	b := binary.NativeEndian.AppendUint16(nil, uint16(4+len(value)))
 	b = append(binary.NativeEndian.AppendUint16(b, kind), value...)
 	return append(b, make([]byte, -len(b)&3)...)
 }
@@ -23,10 +23,10 @@ func attribute(kind uint16, value []byte) []byte {
 func pfMessage(vfs int) []byte {
 	var list []byte
 	for i := range vfs {
-		mac := append(binary.NativeEndian.AppendUint32(nil, uint32(i)), make([]byte, 32)...) //nolint:gosec // few
+		mac := append(binary.NativeEndian.AppendUint32(nil, uint32(i)), make([]byte, 32)...)
 		var stats []byte
 		for kind := range uint16(vfStatsTxDropped + 1) {
-			stats = append(stats, attribute(kind, binary.NativeEndian.AppendUint64(nil, uint64(i)*10+uint64(kind)))...) //nolint:gosec // few
+			stats = append(stats, attribute(kind, binary.NativeEndian.AppendUint64(nil, uint64(i)*10+uint64(kind)))...)
 		}
 		entry := append(attribute(nl.IFLA_VF_MAC, mac), attribute(nl.IFLA_VF_TRUST, make([]byte, 8))...)
 		entry = append(entry, attribute(nl.IFLA_VF_STATS|unix.NLA_F_NESTED, stats)...)
@@ -43,7 +43,7 @@ func TestVFStatsOfAsManyVFsAsThereAre(t *testing.T) {
 		message := pfMessage(vfs)
 		for id := range vfs {
 			got, ok := findVFStats(message, id)
-			n := uint64(id) * 10 //nolint:gosec // few
+			n := uint64(id) * 10
 			want := LinkStats{Rx: Counters{Packets: n, Bytes: n + 2, Dropped: n + 7}, Tx: Counters{Packets: n + 1, Bytes: n + 3, Dropped: n + 8}}
 			if !ok || got != want {
 				t.Fatalf("VF %d of %d: %+v, %t; want %+v", id, vfs, got, ok, want)
