@@ -103,7 +103,7 @@ func (r *run) run(ctx context.Context, need string) error {
 	if set == nil {
 		return fmt.Errorf("there is no DaemonSet of plexusd in namespace %s: install Plexus, or name its namespace with --plexus-namespace", r.namespace)
 	}
-	if err := r.checkMounts(set); err != nil {
+	if err = r.checkMounts(set); err != nil {
 		return err
 	}
 	daemons, err := r.find(ctx, set)
@@ -116,7 +116,7 @@ func (r *run) run(ctx context.Context, need string) error {
 	case len(daemons) == 1:
 		return r.runOn(ctx, set, daemons[0], r.cmd.OutOrStdout(), r.cmd.ErrOrStderr())
 	}
-	if err := r.checkSeveral(len(daemons)); err != nil {
+	if err = r.checkSeveral(len(daemons)); err != nil {
 		return err
 	}
 	return r.runOnAll(ctx, set, daemons)
@@ -190,10 +190,11 @@ func (r *run) runOnAll(ctx context.Context, set *daemonSet, daemons []daemon) er
 	var errs []error
 	for i, d := range daemons {
 		a := <-answers[i]
+		before := ""
 		if i > 0 {
-			fmt.Fprintln(r.cmd.OutOrStdout()) //nolint:errcheck // the next write tells
+			before = "\n"
 		}
-		_, err := fmt.Fprintf(r.cmd.OutOrStdout(), "node %s\n%s", d.node, &a.out)
+		_, err := fmt.Fprintf(r.cmd.OutOrStdout(), "%snode %s\n%s", before, d.node, &a.out)
 		_, _ = r.cmd.ErrOrStderr().Write(a.stderr.Bytes()) // an error of standard error can be told nowhere
 		errs = append(errs, err)
 		if a.err != nil {

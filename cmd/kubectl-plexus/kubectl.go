@@ -238,7 +238,7 @@ func (k *kubectl) output(ctx context.Context, stdin []byte, args ...string) ([]b
 	return out, explain(err)
 }
 
-// explain says how to mend that there is no kubectl.
+// explain says what to do when there is no kubectl.
 func explain(err error) error {
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: install kubectl, or add its folder to PATH", err)

@@ -193,6 +193,6 @@ func TestWithoutKubectl(t *testing.T) {
 	cmd := newCommand(ctl.Environment{}, &kubectl{program: "kubectl-that-is-nowhere", stderr: io.Discard})
 	cmd.SetArgs([]string{"status", "web"})
 	if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "install kubectl") {
-		t.Errorf("error %v; want the mend", err)
+		t.Errorf("error %v; want the fix", err)
 	}
 }

@@ -33,7 +33,7 @@ func report(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0
 	}
-	//nolint:errorlint // only what is joined at the top: below it stands which node an error is of
+	// Only what is joined at the top: below it stands which node an error is of.
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		code := 0
 		for _, each := range joined.Unwrap() {

@@ -269,7 +269,7 @@ func TestCommandRefuses(t *testing.T) {
 		"a folder that is none":  {args: []string{"attach", "-f", filepath.Join(dir, "absent")}, says: "no such file or directory"},
 		"a folder without pods":  {args: []string{"attach", "-f", empty}, says: "no Pod in"},
 		"a pod that is not in":   {args: []string{"attach", "-f", dir, "c"}, says: "no Pod c in"},
-		"one netns for two pods": {args: []string{"attach", "-f", dir, "--netns", "x"}, says: "this is about 2"},
+		"one netns for two pods": {args: []string{"attach", "-f", dir, "--netns", "x"}, says: "is for one pod, not for 2"},
 		"an unknown format":      {args: []string{"attach", "-f", dir, "-o", "xml"}, says: "use table, json or yaml"},
 		"no configuration":       {args: []string{"attach", "-f", dir, "--conf", filepath.Join(dir, "absent")}, says: "correct --conf"},
 		"an unknown command":     {args: []string{"atach"}, says: `unknown command "atach" for "plexusctl": did you mean attach or detach? see `},

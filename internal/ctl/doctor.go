@@ -39,13 +39,13 @@ func doctorCommand(env Environment) *cobra.Command {
 	var o doctorOptions
 	cmd := &cobra.Command{
 		Use:   "doctor [POD]",
-		Short: "Find out what keeps the pods of this node from their networks, and how to mend it",
-		Long: `Look for what keeps the pods of this node, or one (NAME, NAMESPACE/NAME or the beginning of a container ID), from their networks: the
-container runtime's configuration, plugins, daemon and credentials, pools of addresses, records and network namespaces, links, routes,
-SR-IOV and devices. Each finding has a stable code, says what is wrong, and how to mend it.
+		Short: "Find out what keeps the pods of this node from their networks, and how to fix it",
+		Long: `Find out what keeps the pods of this node, or one (NAME, NAMESPACE/NAME or the beginning of a container ID), from their networks: the container
+runtime's configuration, plugins, daemon and credentials, address pools, records and network namespaces, links, routes, SR-IOV and devices. Each
+finding has a stable code and says what is wrong and how to fix it. Equal findings about one object are reported once.
 
-It changes nothing, unless --fix is given: then it gives back what sandboxes hold that are gone, by the DEL of Plexus. It sends nothing,
-unless --probe is given: then it asks for the gateways of the pods (ARP, neighbour discovery).
+It changes nothing unless you give --fix: then it releases what sandboxes that are gone still hold, with Plexus' own DEL. It sends nothing unless
+you give --probe: then it probes the gateways of the pods (ARP, neighbour discovery).
 
 The exit status is 1 if there is an error among the findings, and 2 if there is none but a check could not be done.`,
 		Example: `  plexusctl doctor
@@ -68,10 +68,10 @@ The exit status is 1 if there is an error among the findings, and 2 if there is 
 	o.addAllNamespaces(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text, json, sarif or github (workflow commands of GitHub Actions)")
-	flags.BoolVar(&o.fix, "fix", false, "give back what sandboxes hold that are gone: addresses, devices, records")
-	flags.BoolVar(&o.probe, "probe", false, "ask for gateways that no pod has sent anything to lately")
-	flags.StringArrayVar(&o.ranges, "range", nil, "say that the cluster uses `USE=CIDR` (USE is pod, service or node): no network should have such addresses; may be repeated")
-	flags.StringArrayVar(&o.binDirs, "cni-bin", nil, "look for CNI plugins in `DIR`, too; may be repeated (default only the key binDir, else "+config.DefaultBinDir+")")
+	flags.BoolVar(&o.fix, "fix", false, "release what sandboxes that are gone still hold: addresses, devices, records")
+	flags.BoolVar(&o.probe, "probe", false, "probe gateways that no pod has sent anything to lately")
+	flags.StringArrayVar(&o.ranges, "range", nil, "tell that the cluster uses `USE=CIDR` (USE is pod, service or node), which no network should overlap; may be repeated")
+	flags.StringArrayVar(&o.binDirs, "cni-bin", nil, "look for CNI plugins in `DIR` as well; may be repeated (default only the key binDir, else "+config.DefaultBinDir+")")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "give each check `DURATION`")
 	completeOutput(cmd, formatText, formatJSON, formatSARIF, formatGitHub)
 	return cmd

@@ -82,7 +82,7 @@ func TestProgramDoctor(t *testing.T) {
 		t.Errorf("without a daemon: code %d, stderr %q, found %+v", code, stderr, found)
 	}
 	text, _, _ := p.look(t, "doctor")
-	for _, want := range []string{"error    daemon-unreachable  daemon socket " + p.dir, "    mend: start plexusd on this node"} {
+	for _, want := range []string{"error    daemon-unreachable  daemon socket " + p.dir, "    fix: start plexusd on this node"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("want %q in\n%s", want, text)
 		}

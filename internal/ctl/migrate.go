@@ -42,14 +42,14 @@ func migrateCommand(env Environment) *cobra.Command {
 	var o migrateOptions
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Tell what becomes of an existing install of Multus",
-		Long: `Read the configuration of Multus on this node, and print the equal one of Plexus: what became of each key, what behaves otherwise with it,
-which pods and networks ask for something that Plexus refuses, what the old plugin left for Plexus to take down, and the steps to take.
+		Short: "Translate an existing Multus installation",
+		Long: `Read Multus' configuration on this node and print the equivalent one for Plexus: what became of each key, what behaves differently, which pods
+and networks ask for something that Plexus refuses, what Multus left for Plexus to detach, and the steps to take.
 
-The configuration is looked for in /etc/cni/net.d and multus.d/daemon-config.json in it, unless --conf or --daemon-config name it; either may
+It looks for the configuration in /etc/cni/net.d, and for multus.d/daemon-config.json there, unless --conf or --daemon-config name it. Either may
 also be a ConfigMap, or - for stdin. Pods and networks are what kubectl get network-attachment-definitions,pods -A -o json prints.
 
-It changes nothing, unless --write is given: then it writes the configuration of Plexus to --out, and nothing else.
+It changes nothing unless you give --write: then it writes the configuration of Plexus to --out, and nothing else.
 
 The exit status is 1 if something is refused, and 2 if the configuration could not be examined.`,
 		Example: `  plexusctl migrate
@@ -66,13 +66,13 @@ The exit status is 1 if something is refused, and 2 if the configuration could n
 	flags.StringVar(&o.conf, "conf", "", "read the configuration of the plugin from `FILE`")
 	flags.StringVar(&o.daemonConfig, "daemon-config", "", "read the configuration of the daemon (thick plugin) from `FILE`")
 	flags.StringVar(&o.root, "root", "/", "look for the node's files under `DIR`")
-	flags.StringVar(&o.target, "for", "", "print the configuration for `TARGET`: kubernetes (key plugin.json of ConfigMap plexus) or plain (a list for the container runtime); default as it is with Multus")
-	flags.StringVar(&o.manifestDir, "manifest-dir", "", "let Plexus read pods and networks from `DIR`; with --for plain")
+	flags.StringVar(&o.target, "for", "", "print the configuration for `TARGET`: kubernetes (key plugin.json of ConfigMap plexus) or plain (a list for the container runtime); default as with Multus")
+	flags.StringVar(&o.manifestDir, "manifest-dir", "", "have Plexus read pods and networks from `DIR`; with --for plain")
 	flags.StringArrayVarP(&o.objects, "filename", "f", nil, "check pods and networks of `FILE`, a folder, or - for stdin; may be repeated")
 	addRecursive(cmd, &o.recursive)
 	flags.BoolVar(&o.write, "write", false, "write the configuration to --out")
 	flags.StringVar(&o.out, "out", "", "write to `FILE` or folder; a FILE .yaml becomes the whole ConfigMap")
-	flags.BoolVar(&o.force, "force", false, "replace a file that is there")
+	flags.BoolVar(&o.force, "force", false, "replace an existing file")
 	flags.StringVarP(&o.output, "output", "o", formatText, "print `FORMAT`: text or json")
 	completeOutput(cmd, formatText, formatJSON)
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
@@ -205,7 +205,7 @@ func (o *migrateOptions) read(stdin io.Reader) (*migrate.Objects, error) {
 // save writes the configuration, and returns where to.
 func (o *migrateOptions) save(r *migrate.Report) (string, error) {
 	if r.Configuration == nil {
-		return "", errors.New("nothing was written: the configuration has no equal; mend what is refused")
+		return "", errors.New("nothing was written: the configuration has no equivalent; fix what is refused")
 	}
 	path := o.out
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
@@ -251,7 +251,7 @@ func writeNew(path string, data []byte, force bool) error {
 	default:
 		// Unlike a rename, a link does not replace a file.
 		if err = os.Link(tmp.Name(), path); errors.Is(err, os.ErrExist) {
-			err = fmt.Errorf("%s is there already: name another file, or replace it with --force", path)
+			err = fmt.Errorf("%s exists: name another file, or replace it with --force", path)
 		}
 	}
 	return errors.Join(err, os.Remove(tmp.Name()))

@@ -54,7 +54,7 @@ func renderReport(w io.Writer, format string, r *migrate.Report, p paint) error 
 		line("")
 	}
 	line("%s", p.bold("state of Multus in "+printable(r.State.Dir)))
-	line("  %s with %s for Plexus to take down, %d unreadable", finding.Numbered(r.State.Sandboxes, "sandbox"), finding.Numbered(r.State.Attachments, "attachment"), len(r.State.Unreadable))
+	line("  %s with %s for Plexus to detach, %d unreadable", finding.Numbered(r.State.Sandboxes, "sandbox"), finding.Numbered(r.State.Attachments, "attachment"), len(r.State.Unreadable))
 	line("")
 	line("%s", p.bold("findings"))
 	if err := finding.WriteText(&out, r.Findings, p.on); err != nil {
@@ -75,7 +75,7 @@ func writeConfiguration(out *bytes.Buffer, r *migrate.Report, p paint) error {
 		title = "configuration list"
 	}
 	if r.Configuration == nil {
-		out.WriteString(p.bold("no "+title+": the configuration of Multus has no equal") + "\n")
+		out.WriteString(p.bold("no "+title+": the configuration of Multus has no equivalent") + "\n")
 		return nil
 	}
 	out.WriteString(p.bold(title) + "\n")

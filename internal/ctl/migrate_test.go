@@ -170,7 +170,7 @@ func TestMigrateWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"mine", "link"} {
-		if err := run("--out", filepath.Join(dir, name)); err == nil || !strings.Contains(err.Error(), "is there already") {
+		if err := run("--out", filepath.Join(dir, name)); err == nil || !strings.Contains(err.Error(), "exists: name another file") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

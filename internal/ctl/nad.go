@@ -74,7 +74,7 @@ be examined.`,
 	flags.StringArrayVarP(&o.files, "filename", "f", nil, "check `FILE`, a folder, or - for stdin; may be repeated")
 	addRecursive(cmd, &o.recursive)
 	flags.StringVar(&o.failOn, "fail-on", string(finding.Error), "exit with status 1 from this `SEVERITY` on: error or warning")
-	flags.StringArrayVar(&o.binDirs, "bin-dir", nil, "take the programs in `DIR` for plugins that there are; may be repeated")
+	flags.StringArrayVar(&o.binDirs, "bin-dir", nil, "accept the programs in `DIR` as plugins; may be repeated")
 	completeOutput(cmd, formatText, formatJSON, formatSARIF, formatGitHub)
 	cobra.CheckErr(cmd.MarkFlagDirname("bin-dir"))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("fail-on", cobra.FixedCompletions([]cobra.Completion{string(finding.Error), string(finding.Warning)}, cobra.ShellCompDirectiveNoFileComp)))

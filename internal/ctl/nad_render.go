@@ -43,9 +43,9 @@ func nadRenderCommand() *cobra.Command {
 		Use:   "render -f FILE|DIR POD",
 		Short: "Show what each plugin would be given for a pod",
 		Long: `Show what each plugin would be given for a pod (NAME or NAMESPACE/NAME), attachment by attachment: interface, CNI_ARGS and the final
-configuration. Pods and NetworkAttachmentDefinitions come from a file or a folder; what Plexus would refuse is refused. Nothing is run.
+configuration. Pods and NetworkAttachmentDefinitions come from a file or a folder. What Plexus would refuse is refused. Nothing is run.
 
-Without --conf, and without ` + confName + ` beside the manifests, the cluster's default network is left out.`,
+Without --conf, and without ` + confName + ` beside the manifests, the cluster's default network is omitted.`,
 		Example: `  plexusctl nad render -f examples/business-and-mgmt default/client
   plexusctl nad render -f deploy web --device intel.com/nic=0000:03:02.1 -o json`,
 		Args:    arguments(1, 1),
@@ -112,7 +112,7 @@ func runRender(cmd *cobra.Command, o *renderOptions, name string) error {
 		return err
 	}
 	resolver := &resolve.Resolver{Config: cfg, Pod: pods[0], Warn: func(text string) {
-		// What can not be shown is no reason to show nothing else.
+		// What cannot be shown is no reason to show nothing else.
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "warning:", printable(text))
 	}}
 	plan, err := planPod(cmd.Context(), resolver, &objectSource{objects: objects, where: o.path, devices: given})

@@ -85,9 +85,9 @@ func (o *nodeOptions) addTo(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVarP(&o.namespace, FlagNamespace, "n", "", "only pods of the Kubernetes namespace `NAME`")
 	flags.StringArrayVar(&o.stateDirs, "state-dir", nil, "read the records of Plexus in `DIR`; may be repeated (default its key cniDir, else "+config.DefaultCNIDir+", and "+defaultStateDir+")")
-	flags.StringVar(&o.conf, "conf", defaultConf, "learn from the CNI configuration `FILE` where Plexus keeps records and log")
-	flags.StringVar(&o.root, FlagRoot, "", "take `DIR` for the root of the file system first of all: where the node's is mounted, /host in a pod of `kubectl debug node`")
-	flags.BoolVar(&o.untilEOF, FlagUntilEOF, false, "end, as on ctrl-C, when the standard input does")
+	flags.StringVar(&o.conf, "conf", defaultConf, "read the folders of records and log from the CNI configuration `FILE`")
+	flags.StringVar(&o.root, FlagRoot, "", "use `DIR` as the root of the file system: where the node's is mounted, /host in a pod of `kubectl debug node`")
+	flags.BoolVar(&o.untilEOF, FlagUntilEOF, false, "end when the standard input does, as on ctrl-C")
 	cobra.CheckErr(flags.MarkHidden(FlagUntilEOF)) // only a flag of another name fails
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return o.complete(args), cobra.ShellCompDirectiveNoFileComp
@@ -100,7 +100,7 @@ func (o *nodeOptions) addAllNamespaces(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive(FlagNamespace, FlagAllNamespaces)
 }
 
-// complete offers pods, and then the interfaces of the pod, to the shell. What can not be read offers none.
+// complete offers pods, and then the interfaces of the pod, to the shell. What cannot be read offers none.
 func (o *nodeOptions) complete(args []string) []cobra.Completion {
 	pods, _, err := o.node(true).Pods()
 	if err != nil {
@@ -217,7 +217,7 @@ func driver(device string) string {
 	return d.Driver
 }
 
-// pods tells of all sandboxes on record, prints what is wrong with the records themselves, and counts those that can not be read.
+// pods tells of all sandboxes on record, prints what is wrong with the records themselves, and counts those that cannot be read.
 func (o *nodeOptions) pods(cmd *cobra.Command) ([]inspect.Pod, int, error) {
 	if _, err := o.settings(); err != nil {
 		return nil, 0, err
@@ -255,7 +255,7 @@ func filterPods(pods []inspect.Pod, namespace, name string) ([]inspect.Pod, erro
 	}
 	for i := range found {
 		if name != "" && found[i].Ref() != found[0].Ref() {
-			return nil, fmt.Errorf("%s stands for several pods: name one as %s or %s", name, found[0].Ref(), found[i].Ref())
+			return nil, fmt.Errorf("%s matches several pods: name one as %s or %s", name, found[0].Ref(), found[i].Ref())
 		}
 	}
 	if len(found) == 0 && name != "" {

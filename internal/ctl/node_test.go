@@ -59,7 +59,7 @@ func somePods() []inspect.Pod {
 					Recorded: &inspect.Recorded{Addresses: prefixes("10.2.0.2/24")},
 				},
 			},
-			Problems: []string{"interface net1 (network shop/storage) is no longer there: delete the pod, so that it is made anew"},
+			Problems: []string{"interface net1 (network shop/storage) is no longer there: delete the pod, so that it is created again"},
 		},
 		{
 			ContainerID: "00001111222233334444", StateDir: "/var/lib/cni/plexusctl", State: inspect.Gone, Seen: true,
@@ -101,7 +101,7 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("verdict of three pods: %v", err)
 	}
 	if err := verdict(pods[:1], 2); err == nil || err.Error() != "2 records could not be read" {
-		t.Errorf("verdict with records that can not be read: %v", err)
+		t.Errorf("verdict with records that cannot be read: %v", err)
 	}
 }
 
@@ -161,7 +161,7 @@ func TestChooseInterface(t *testing.T) {
 	}
 	unseen := &inspect.Pod{Name: "web", Problems: []string{"not permitted"}}
 	if err := chooseInterface(unseen, "eth0"); err == nil || !strings.Contains(err.Error(), "not permitted") {
-		t.Errorf("chooseInterface of a pod that can not be looked at = %v", err)
+		t.Errorf("chooseInterface of a pod that cannot be looked at = %v", err)
 	}
 	if err := chooseInterface(&somePods()[1], "net1"); err == nil || !strings.Contains(err.Error(), "plexusctl status -o wide shop/db") {
 		t.Errorf("chooseInterface of a pod without any = %v", err)
@@ -305,13 +305,13 @@ func TestNodeCommandsRefuseBadFlags(t *testing.T) {
 		"capture web eth0 -w - -d 25h": "at most 24h",
 		"capture web eth0 -w - -s 13":  "--snaplen 13: use 14 to 262144",
 		"stats web -o wide":            "use table or json",
-		"stats web -o json --count 2":  "leave --interval and --count out",
+		"stats web -o json --count 2":  "omit --interval and --count",
 		"stats web --interval 1ms":     "--interval 1ms: use 100ms to",
 		"stats web --count=-1":         "--count -1",
 		"status --conf /nowhere/x":     "--conf",
 		"status --root /nowhere/x":     "--root /nowhere/x",
 		"status -A -n shop":            "[all-namespaces namespace] were all set",
-		"status --ouput wide":          "unknown flag: --ouput: see `plexusctl status --help`",
+		"status --wide":                "unknown flag: --wide: see `plexusctl status --help`",
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()

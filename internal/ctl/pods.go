@@ -31,7 +31,7 @@ func pick(all []pod.Ref, names []string) (*picked, error) {
 				p.pods = append(p.pods, found[0])
 			}
 		default:
-			return nil, fmt.Errorf("%s is the name of several pods: name one as %s or %s", name, found[0], found[1])
+			return nil, fmt.Errorf("%s matches several pods: name one as %s or %s", name, found[0], found[1])
 		}
 	}
 	return p, nil
@@ -43,7 +43,7 @@ func netnsPath(name string, pods int) (string, error) {
 	case name == "":
 		return "", nil
 	case pods != 1:
-		return "", fmt.Errorf("--netns %s is for one pod, and this is about %d: name the one that it is for", name, pods)
+		return "", fmt.Errorf("--netns %s is for one pod, not for %d: name the pod", name, pods)
 	case filepath.IsAbs(name):
 		return filepath.Clean(name), nil
 	case strings.ContainsRune(name, '/') || name == "." || name == "..":

@@ -193,7 +193,7 @@ func (r *runtime) plan(q request) (*sandbox, error) {
 	if q.netns == "" {
 		s.NetNS, s.OwnNetNS = filepath.Join(r.netnsDir, q.pod.Namespace+"-"+q.pod.Name), true
 		if _, err = os.Lstat(s.NetNS); err == nil {
-			return nil, fmt.Errorf("%s is there already and not made by plexusctl: delete it (`ip netns delete %s`), or use it with --netns", s.NetNS, filepath.Base(s.NetNS))
+			return nil, fmt.Errorf("%s exists and was not created by plexusctl: delete it (`ip netns delete %s`), or use it with --netns", s.NetNS, filepath.Base(s.NetNS))
 		}
 		return s, nil
 	}
@@ -202,7 +202,7 @@ func (r *runtime) plan(q request) (*sandbox, error) {
 		return nil, withMend(err)
 	}
 	if !is {
-		return nil, fmt.Errorf("%s is not a network namespace: leave --netns out to have one made", q.netns)
+		return nil, fmt.Errorf("%s is not a network namespace: omit --netns to create one", q.netns)
 	}
 	return s, nil
 }
@@ -295,7 +295,7 @@ func (r *runtime) detach(ctx context.Context, dir string, names, binDirs []strin
 	return errors.Join(errs...)
 }
 
-// load reads all records. One that can not be read is set aside, so that it is in the way only once.
+// load reads all records. One that cannot be read is set aside, so that it is in the way only once.
 func (r *runtime) load() ([]*sandbox, error) {
 	keys, err := r.sandboxes.Keys()
 	if err != nil {
@@ -312,7 +312,7 @@ func (r *runtime) load() ([]*sandbox, error) {
 		case err == nil:
 			sandboxes = append(sandboxes, s)
 		case errors.Is(err, record.ErrCorrupt):
-			errs = append(errs, fmt.Errorf("%w: it is set aside as *.corrupt; look into it for a network namespace that is left, and delete that", err), r.sandboxes.Quarantine(k))
+			errs = append(errs, fmt.Errorf("%w: it is set aside as *.corrupt; delete the network namespace that it names, if that is left", err), r.sandboxes.Quarantine(k))
 		default:
 			errs = append(errs, withMend(err))
 		}
@@ -325,7 +325,7 @@ func (s *sandbox) validate(k string) error {
 	case s.Version > sandboxVersion:
 		return fmt.Errorf("record %s has version %d, and this plexusctl knows %d: use a newer plexusctl", k, s.Version, sandboxVersion)
 	case key(s.Pod) != k, s.ContainerID == "", !filepath.IsAbs(s.NetNS), !filepath.IsAbs(s.ManifestDir):
-		return fmt.Errorf("%w: record %s does not tell its pod, container and folders", record.ErrCorrupt, k)
+		return fmt.Errorf("%w: record %s does not name its pod, container and folders", record.ErrCorrupt, k)
 	}
 	return nil
 }
@@ -429,7 +429,7 @@ func (r *runtime) lock(ctx context.Context) (func(), error) {
 	defer cancel()
 	l, err := r.sandboxes.LockAll(ctx, true)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, fmt.Errorf("another plexusctl is at work: try again when it has ended: %w", err)
+		return nil, fmt.Errorf("another plexusctl is running: try again when it has finished: %w", err)
 	}
 	if err != nil {
 		return nil, withMend(err)

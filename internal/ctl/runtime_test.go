@@ -225,7 +225,7 @@ func TestCrashIsMendedByDetach(t *testing.T) {
 			}()
 			l.host.fail = nil
 			if _, err := l.attach(t.Context(), l.requests("a")); err == nil || !strings.Contains(err.Error(), "plexusctl detach -f "+l.dir+" --state-dir "+l.stateDir+" default/a") {
-				t.Errorf("attach after the crash = %v; want an error that says how to mend it", err)
+				t.Errorf("attach after the crash = %v; want an error that says how to fix it", err)
 			}
 			if _, err := l.detached(t); err != nil {
 				t.Fatal(err)
@@ -263,7 +263,7 @@ func TestAttachRefusesWhatIsInTheWay(t *testing.T) {
 		before := slices.Clone(l.host.calls)
 		_, err := l.attach(t.Context(), l.requests("b", "a"))
 		if err == nil || !strings.Contains(err.Error(), "pod default/a: attached already") || !strings.Contains(err.Error(), "plexusctl detach -f "+l.dir+" --state-dir "+l.stateDir+" default/a") {
-			t.Errorf("attach = %v; want a refusal that says how to mend it", err)
+			t.Errorf("attach = %v; want a refusal that says how to fix it", err)
 		}
 		equal(t, "calls", before, l.host.calls)
 	})
@@ -287,7 +287,7 @@ func TestAttachRefusesWhatIsInTheWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(t, path, "")
-		if _, err := l.attach(t.Context(), l.requests("a")); err == nil || !strings.Contains(err.Error(), "not made by plexusctl") {
+		if _, err := l.attach(t.Context(), l.requests("a")); err == nil || !strings.Contains(err.Error(), "not created by plexusctl") {
 			t.Errorf("attach = %v; want a refusal", err)
 		}
 		equal(t, "left", nil, l.left(t))
@@ -306,7 +306,7 @@ func TestAttachRefusesWhatIsInTheWay(t *testing.T) {
 		l := newLab(t)
 		q := l.requests("a")
 		q[0].netns = "/run/netns/absent"
-		if _, err := l.attach(t.Context(), q); err == nil || !strings.Contains(err.Error(), "leave --netns out") {
+		if _, err := l.attach(t.Context(), q); err == nil || !strings.Contains(err.Error(), "omit --netns") {
 			t.Errorf("attach = %v; want a refusal", err)
 		}
 	})

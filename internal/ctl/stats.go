@@ -62,7 +62,7 @@ Of a VF that a program drives (DPDK) the PF counts, without bad packets. -o json
 	o.addTo(cmd)
 	flags := cmd.Flags()
 	flags.DurationVar(&o.interval, "interval", defaultInterval, "print a table after each `TIME`")
-	flags.IntVar(&o.count, "count", 0, "end after `COUNT` tables; 0 goes on until ctrl-C")
+	flags.IntVar(&o.count, "count", 0, "end after `COUNT` tables; 0 for no end")
 	flags.StringVarP(&o.output, "output", "o", formatTable, "print `FORMAT`: table, or json for the counters, once")
 	completeOutput(cmd, formatTable, formatJSON)
 	return cmd
@@ -73,7 +73,7 @@ func (o *statsOptions) check(changed func(string) bool) error {
 	case o.output != formatTable && o.output != formatJSON:
 		return fmt.Errorf("--output %q: use %s or %s", o.output, formatTable, formatJSON)
 	case o.output == formatJSON && (changed("interval") || changed("count")):
-		return fmt.Errorf("--output %s prints the counters once: leave --interval and --count out, or call it again", formatJSON)
+		return fmt.Errorf("--output %s prints the counters once: omit --interval and --count, or call it again", formatJSON)
 	case o.interval < minInterval || o.interval > maxInterval:
 		return fmt.Errorf("--interval %v: use %v to %v", o.interval, minInterval, maxInterval)
 	case o.count < 0:

@@ -26,7 +26,7 @@ func (counting) VFStats(pf string, id int) (netdev.LinkStats, error) {
 	if pf != "pf0" {
 		return netdev.LinkStats{}, netdev.ErrNoLink
 	}
-	return netdev.LinkStats{Rx: netdev.Counters{Packets: uint64(id)}}, nil //nolint:gosec // few
+	return netdev.LinkStats{Rx: netdev.Counters{Packets: uint64(id)}}, nil
 }
 
 // TestCountersOfAVFWithoutInterfaceAreThePFs: a program drives the VF of net1, whose PF counts.

@@ -140,7 +140,7 @@ func watchStatus(ctx context.Context, cmd *cobra.Command, o *nodeOptions, output
 	return w.run(ctx)
 }
 
-// verdict is an error when something is wrong with a pod, or records can not be read.
+// verdict is an error when something is wrong with a pod, or records cannot be read.
 func verdict(pods []inspect.Pod, unreadable int) error {
 	var bad, wrong []string
 	for i := range pods {

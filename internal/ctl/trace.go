@@ -44,11 +44,10 @@ func traceCommand(env Environment) *cobra.Command {
 	var last int
 	cmd := &cobra.Command{
 		Use:   "trace POD",
-		Short: "Tell what Plexus did for a pod, step by step",
-		Long: `Tell what Plexus did for a pod (NAME, NAMESPACE/NAME or the beginning of a container ID): each call of the container runtime that is in
-Plexus' log, with its outcome and how long it and its steps took, and what is on record. Rotated and compressed log files are read
-too; the log may be text or JSON. The steps of a call are in a log of level debug. Pods that are gone, or never came to be, are
-found by their name in the log.`,
+		Short: "Show what Plexus did for a pod, step by step",
+		Long: `Show what Plexus did for a pod (NAME, NAMESPACE/NAME or the beginning of a container ID): each call of the container runtime in Plexus' log, with
+its outcome and how long it and its steps took, and what is on record. Rotated and compressed log files are read as well. The log may be text or
+JSON. Steps are logged at level debug. Pods that are gone, or that never started, are found by their name in the log.`,
 		Example: `  plexusctl trace web
   plexusctl trace shop/web --log-file /var/log/plexus.log -o json`,
 		Args:        arguments(1, 1),
@@ -81,7 +80,7 @@ found by their name in the log.`,
 	o.addTo(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&logFile, "log-file", "", "read the log `FILE` and its backups (default the key logFile of the CNI configuration)")
-	flags.IntVar(&last, "last", defaultEvents, "tell the last `COUNT` calls and remarks")
+	flags.IntVar(&last, "last", defaultEvents, "show the last `COUNT` calls and remarks")
 	flags.StringVarP(&output, "output", "o", formatTable, "print `FORMAT`: table or json")
 	completeOutput(cmd, formatTable, formatJSON)
 	return cmd
@@ -103,15 +102,15 @@ func runTrace(cmd *cobra.Command, o *nodeOptions, name, logFile string, last int
 	t.LogFile = cmp.Or(logFile, s.logFile)
 	noLog := error(nil)
 	if t.LogFile != "" {
-		files, err := logfile.Files(t.LogFile)
+		files, filesErr := logfile.Files(t.LogFile)
 		switch {
-		case err != nil:
-			return withMend(err)
+		case filesErr != nil:
+			return withMend(filesErr)
 		case len(files) > 0:
 		case logFile != "":
 			return fmt.Errorf("--log-file: there is no log %s, nor a backup of it", logFile)
 		default:
-			noLog = fmt.Errorf("there is no log %s, nor a backup of it, although %s names it as \"logFile\": Plexus makes it with its first call; look whether its folder can be written to", t.LogFile, o.conf)
+			noLog = fmt.Errorf("there is no log %s, nor a backup of it, although %s names it as \"logFile\": Plexus creates it with its first call; check that its folder is writable", t.LogFile, o.conf)
 		}
 		subject := inspect.Subject{Pod: t.Pod}
 		for _, p := range t.Records {
@@ -131,7 +130,7 @@ func runTrace(cmd *cobra.Command, o *nodeOptions, name, logFile string, last int
 	case len(t.Records) == 0 && noLog != nil:
 		return fmt.Errorf("no pod %s is on record on this node, and %w", t.Pod, noLog)
 	case len(t.Records) == 0:
-		return fmt.Errorf("no pod %s is on record on this node, nor in the log %s: it is on another node, the name is another, or its time is no longer in the log", t.Pod, t.LogFile)
+		return fmt.Errorf("no pod %s is on record on this node, nor in the log %s: it may be on another node, or too old for the log; check the name", t.Pod, t.LogFile)
 	}
 	t.noLog = s.logHint(o.conf)
 	t.Events = present(t.Events)
@@ -169,7 +168,7 @@ func (t *traced) settle() error {
 		switch {
 		case e.Pod == "" || e.Pod == t.Pod:
 		case strings.Contains(t.Pod, "/"):
-			return fmt.Errorf("%s stands for several pods of the log: name one as %s or %s", t.Pod[strings.LastIndexByte(t.Pod, '/')+1:], t.Pod, e.Pod)
+			return fmt.Errorf("%s matches several pods of the log: name one as %s or %s", t.Pod[strings.LastIndexByte(t.Pod, '/')+1:], t.Pod, e.Pod)
 		default:
 			t.Pod = e.Pod
 		}

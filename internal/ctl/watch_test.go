@@ -28,8 +28,8 @@ func TestProgramWatches(t *testing.T) {
 		t.Helper()
 		for {
 			var pods []inspect.Pod
-			if err := dec.Decode(&pods); err != nil {
-				t.Fatalf("until %s: %v, stderr %s", what, err, cmd.Stderr)
+			if decodeErr := dec.Decode(&pods); decodeErr != nil {
+				t.Fatalf("until %s: %v, stderr %s", what, decodeErr, cmd.Stderr)
 			}
 			if is(pods) {
 				return

@@ -34,7 +34,7 @@ func TestOneCheckHidesNoOther(t *testing.T) {
 	t.Parallel()
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
-	d := &Doctor{Timeout: 50 * time.Millisecond}
+	d := &Doctor{Timeout: 500 * time.Millisecond}
 	good := newFinding(PluginSlow, "plugin x", "slow", "mend")
 	found := d.run(t.Context(), nil, []check{
 		{"panics", func(context.Context, *node) ([]Finding, error) { panic("at the disco") }},

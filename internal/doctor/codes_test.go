@@ -20,7 +20,7 @@ func TestCodesAreStableWords(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range Codes() {
 		if !word.MatchString(c.Code) || seen[c.Code] || c.Meaning == "" || (c.Mend == "" && c.Severity != Info) {
-			t.Errorf("%+v: its code must be a word that no other has, and it must say what it means, and how to mend it", c)
+			t.Errorf("%+v: its code must be a word that no other has, and it must say what it means, and how to fix it", c)
 		}
 		seen[c.Code] = true
 	}

@@ -28,7 +28,7 @@ func metaPlugins() []string {
 // renamed are the suffixes that primaries give to the files of others.
 func renamed() map[string]string {
 	return map[string]string{
-		".cilium_bak": "Cilium renames the files of others: set cni.exclusive=false in its Helm values (cni-exclusive: \"false\" in its ConfigMap)",
+		".cilium_bak": "Cilium renames other configurations: set cni.exclusive=false in its Helm values (cni-exclusive: \"false\" in its ConfigMap)",
 	}
 }
 
@@ -41,11 +41,11 @@ func (d *Doctor) checkConf(_ context.Context, n *node) ([]Finding, error) {
 	found := renamedFiles(dir, filepath.Base(d.Conf))
 	switch {
 	case len(n.files) == 0:
-		return append(found, newFinding(ConfNone, dir, "the container runtime finds no network configuration, so no pod starts", "start plexusd, which writes Plexus' own as soon as the cluster's network plugin has written its")), nil
+		return append(found, newFinding(ConfNone, dir, "the container runtime finds no network configuration, so no pod starts", "start plexusd, which writes Plexus' configuration as soon as the cluster's network plugin has written its own")), nil
 	case errors.Is(n.confErr, nad.ErrNotFound):
-		found = append(found, newFinding(ConfMissing, dir, fmt.Sprintf("no file there is of Plexus: the container runtime takes %s, and pods get no further networks", n.files[0].name), "start plexusd on this node (kubectl -n plexus-system get pods -o wide), or write "+filepath.Base(d.Conf)))
+		found = append(found, newFinding(ConfMissing, dir, fmt.Sprintf("none of the files is Plexus': the container runtime takes %s, and pods get no further networks", n.files[0].name), "start plexusd on this node (kubectl -n plexus-system get pods -o wide), or write "+filepath.Base(d.Conf)))
 	case n.confErr != nil:
-		found = append(found, newFinding(ConfInvalid, d.Conf, oneLine(n.confErr.Error()), "correct it; a generated one is written anew when plexusd starts"))
+		found = append(found, newFinding(ConfInvalid, d.Conf, oneLine(n.confErr.Error()), "correct it; plexusd rewrites a generated one when it starts"))
 	default:
 		found = append(found, confOrder(dir, n)...)
 	}
@@ -55,17 +55,17 @@ func (d *Doctor) checkConf(_ context.Context, n *node) ([]Finding, error) {
 			metas = append(metas, f.name)
 		}
 		if f.err != nil && filepath.Join(dir, f.name) != d.Conf {
-			found = append(found, newFinding(ConfBroken, filepath.Join(dir, f.name), oneLine(f.err.Error()), "correct or remove it: some container runtimes stop at a file that they can not read"))
+			found = append(found, newFinding(ConfBroken, filepath.Join(dir, f.name), oneLine(f.err.Error()), "correct or remove it: some container runtimes stop at a file that they cannot read"))
 		}
 	}
 	if len(metas) > 1 {
-		found = append(found, newFinding(ConfSeveralMeta, dir, fmt.Sprintf("several meta-plugins: %s; the container runtime calls the first, the others do nothing or call each other", strings.Join(metas, ", ")), "take all but one off the node, with the DaemonSet that writes it"))
+		found = append(found, newFinding(ConfSeveralMeta, dir, fmt.Sprintf("several meta-plugins: %s; the container runtime calls the first, the others do nothing or call each other", strings.Join(metas, ", ")), "remove all but one from the node, together with the DaemonSet that writes it"))
 	}
 	found = append(found, d.crioGC(dir, n)...)
 	found = append(found, takenNames(n)...)
 	found = append(found, d.withoutCheck(n)...)
 	for _, p := range n.problems {
-		found = append(found, newFinding(NetworkInvalid, p.from, oneLine(p.err.Error()), "correct it: pods that get this network can not be attached"))
+		found = append(found, newFinding(NetworkInvalid, p.from, oneLine(p.err.Error()), "correct it: pods that select this network cannot be attached"))
 	}
 	return found, nil
 }
@@ -143,8 +143,8 @@ func confOrder(dir string, n *node) []Finding {
 	own := filepath.Base(n.conf.path)
 	if first := n.files[0]; first.name != own {
 		return []Finding{newFinding(ConfNotFirst, filepath.Join(dir, first.name),
-			fmt.Sprintf("the container runtime takes this file (%s), the lexically first, and not %s: pods get no further networks", typesOf(first), own),
-			fmt.Sprintf("remove it if what wrote it is gone, or name it behind %s", own))}
+			fmt.Sprintf("the container runtime takes this file (%s), which is lexically first, instead of %s: pods get no further networks", typesOf(first), own),
+			fmt.Sprintf("remove it if what wrote it is gone, or rename it so that it sorts after %s", own))}
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func renamedFiles(dir, own string) []Finding {
 			case name == own:
 				found = append(found, newFinding(ConfRenamed, filepath.Join(dir, e.Name()), "Plexus' configuration was renamed by the primary network plugin: pods get no further networks", mend+", and restart plexusd"))
 			default:
-				found = append(found, newFinding(ConfForeignRenamed, filepath.Join(dir, e.Name()), "the primary network plugin renames the files of others, and may rename Plexus'", mend))
+				found = append(found, newFinding(ConfForeignRenamed, filepath.Join(dir, e.Name()), "the primary network plugin renames other configurations, and may rename Plexus'", mend))
 			}
 		}
 	}

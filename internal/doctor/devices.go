@@ -31,7 +31,7 @@ func (d *Doctor) checkDevices(ctx context.Context, n *node) ([]Finding, error) {
 	resources := filepath.Join(d.Paths.Kubelet, "pod-resources", kubeletSocket)
 	if _, err := os.Stat(d.Paths.Kubelet); err == nil && n.conf != nil && n.conf.cfg.DaemonSocketDir != "" {
 		if err := dial(ctx, resources); err != nil {
-			found = append(found, newFinding(DevicesUnknown, "kubelet socket "+resources, oneLine(err.Error())+": which devices a pod was given can not be found out, so that pods of networks with a device are not attached", "start the kubelet; its root folder may be another (--root-dir)"))
+			found = append(found, newFinding(DevicesUnknown, "kubelet socket "+resources, oneLine(err.Error())+": which devices a pod was given cannot be found out, so that pods of networks with a device are not attached", "start the kubelet; it may have another root folder (--root-dir)"))
 		}
 	}
 	dir := filepath.Join(d.Paths.Kubelet, "device-plugins")
@@ -48,7 +48,7 @@ func (d *Doctor) checkDevices(ctx context.Context, n *node) ([]Finding, error) {
 		}
 		path := filepath.Join(dir, e.Name())
 		if err := dial(ctx, path); errors.Is(err, syscall.ECONNREFUSED) {
-			found = append(found, newFinding(DevicePluginGone, "device plugin "+path, fmt.Sprintf("nobody listens on %s: its devices are not given to pods", e.Name()), "start that device plugin's pod on this node; if it is no longer used, remove the socket"))
+			found = append(found, newFinding(DevicePluginGone, "device plugin "+path, fmt.Sprintf("no process listens on %s, so pods are not given its devices", e.Name()), "start that device plugin's pod on this node; if it is no longer used, remove the socket"))
 		}
 	}
 	return found, nil

@@ -119,7 +119,7 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 	if d.Choose != nil {
 		chosen, err := d.Choose(n.pods)
 		if err != nil {
-			found = append(found, newFinding(PodUnknown, "pod "+d.Pod, err.Error(), "name a pod of this node; of one that could not be attached, its events tell (kubectl describe pod), and so would Plexus' log here (key logFile)"))
+			found = append(found, newFinding(PodUnknown, "pod "+d.Pod, err.Error(), "name a pod of this node; for one that could not be attached see its events (kubectl describe pod), or Plexus' log (key logFile)"))
 		}
 		n.chosen = chosen
 	}

@@ -86,7 +86,7 @@ func (d *Doctor) checkKubeconfig(ctx context.Context, n *node) ([]Finding, error
 	object := "kubeconfig " + path
 	a, err := d.loadAccess(path)
 	if err != nil {
-		return []Finding{newFinding(KubeconfigInvalid, object, oneLine(err.Error()), "correct it; plexusd install writes it anew")}, nil
+		return []Finding{newFinding(KubeconfigInvalid, object, oneLine(err.Error()), "correct it; plexusd install rewrites it")}, nil
 	}
 	found := a.expiries(object, d.Now())
 	if slices.ContainsFunc(found, func(f Finding) bool { return f.Code == CredentialsExpired }) || a.exec {
@@ -192,7 +192,7 @@ func dataOr(data []byte, file string, read func(string) ([]byte, error)) ([]byte
 
 // expiries tells of credentials whose time is over, or nearly.
 func (a *access) expiries(object string, now time.Time) []Finding {
-	const mend = "restart plexusd install, which renews it, and look why it does not by itself"
+	const mend = "restart plexusd install, which renews it, and find out why it does not do so by itself"
 	var found []Finding
 	add := func(what string, at time.Time, soon time.Duration) {
 		left := at.Sub(now)
@@ -257,9 +257,9 @@ func (a *access) ask(ctx context.Context, object string) []Finding {
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxFileBytes)) // what it is does not matter
 	switch {
 	case response.StatusCode == http.StatusUnauthorized:
-		return []Finding{newFinding(APIRefused, "API server "+a.server, "it does not accept the credentials of "+object, "let plexusd install write it anew")}
+		return []Finding{newFinding(APIRefused, "API server "+a.server, "it does not accept the credentials of "+object, "let plexusd install rewrite it")}
 	case response.StatusCode >= http.StatusInternalServerError:
-		return []Finding{newFinding(APIUnreachable, "API server "+a.server, "it answers "+response.Status, "look at the API server, and at what is between it and this node")}
+		return []Finding{newFinding(APIUnreachable, "API server "+a.server, "it answers "+response.Status, "check the API server, and the network between it and this node")}
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestLeasesOfWhatMayBeAliveAreNotLeaked(t *testing.T) {
 	n.write(t, "results/cluster-bbbb-eth0", fmt.Sprintf(entry(testenv.NetNS(t)), "bbbb"))
 	// Its ADD is at work.
 	n.write(t, "leases/cluster/10.201.0.12", "cccc\r\neth0")
-	// Its record can not be read: it may hold the lease still.
+	// Its record cannot be read: it may hold the lease still.
 	n.lease(t, "leases/cluster/10.201.0.13", "dddd")
 	n.write(t, "state/records/dddd-eth0.json", "{")
 	// host-local's own.
@@ -57,7 +57,7 @@ func TestLeasesOfWhatMayBeAliveAreNotLeaked(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := n.examine(t)
-	if got := bad(found); !slices.Equal(got, []string{RecordCorrupt, PoolLeak, PoolLeak}) || !strings.Contains(show(found), "10.201.0.15 (nobody: the file is empty)") {
+	if got := bad(found); !slices.Equal(got, []string{RecordCorrupt, PoolLeak, PoolLeak}) || !strings.Contains(show(found), "10.201.0.15 (no container: the file is empty)") {
 		t.Errorf("found %s", show(found))
 	}
 }

@@ -93,11 +93,11 @@ func masterFinding(w *network, p plugin, links []netdev.Link, inContainer bool) 
 	link := linkNamed(links, p.Master)
 	switch {
 	case link == nil:
-		return []Finding{newFinding(LinkMissing, w.object(), fmt.Sprintf("its \"master\" %q is no interface of this node, which has %s", p.Master, strings.Join(candidates(links), ", ")), "correct \"master\" in "+w.from+", or create the interface")}
+		return []Finding{newFinding(LinkMissing, w.object(), fmt.Sprintf("its \"master\" %q is not an interface of this node, which has %s", p.Master, strings.Join(candidates(links), ", ")), "correct \"master\" in "+w.from+", or create the interface")}
 	case !link.Up:
-		return []Finding{newFinding(LinkDown, w.object(), fmt.Sprintf("its \"master\" %s is down", p.Master), "ip link set "+p.Master+" up, and let the node's network configuration do so")}
+		return []Finding{newFinding(LinkDown, w.object(), fmt.Sprintf("its \"master\" %s is down", p.Master), "ip link set "+p.Master+" up, and have the node's network configuration do so")}
 	case !link.Carrier:
-		return []Finding{newFinding(LinkNoCarrier, w.object(), fmt.Sprintf("its \"master\" %s has no carrier", p.Master), "look at the cable, and at the port of the switch")}
+		return []Finding{newFinding(LinkNoCarrier, w.object(), fmt.Sprintf("its \"master\" %s has no carrier", p.Master), "check the cable and the switch port")}
 	}
 	return nil
 }
@@ -128,11 +128,11 @@ func (d *Doctor) bridgeFindings(w *network, p plugin, links []netdev.Link, isGat
 	if name == "" {
 		return nil
 	}
-	const again = "delete the pods on it, so that it is made anew"
+	const again = "delete the pods on it; the next one creates it again"
 	link := linkNamed(links, name)
 	switch {
 	case link == nil:
-		return []Finding{newFinding(LinkMissing, w.object(), fmt.Sprintf("its bridge %s is gone, and pods were on it", name), again)}
+		return []Finding{newFinding(LinkMissing, w.object(), fmt.Sprintf("its bridge %s is gone although pods use it", name), again)}
 	case !link.Up:
 		return []Finding{newFinding(LinkDown, w.object(), fmt.Sprintf("its bridge %s is down", name), "ip link set "+name+" up, and find out who set it down")}
 	}
@@ -147,7 +147,7 @@ func (d *Doctor) bridgeFindings(w *network, p plugin, links []netdev.Link, isGat
 	for _, pool := range pools {
 		gateway := pool.ranges[0].gateway
 		if !slices.ContainsFunc(link.Addrs, func(a netip.Prefix) bool { return a.Addr() == gateway }) {
-			found = append(found, newFinding(GatewayMissing, w.object(), fmt.Sprintf("its bridge %s has lost %s, which is the gateway of the pods on it", name, gateway),
+			found = append(found, newFinding(GatewayMissing, w.object(), fmt.Sprintf("its bridge %s has lost %s, the gateway of the pods on it", name, gateway),
 				fmt.Sprintf("ip address add %s/%d dev %s, and find out who removed it", gateway, pool.ranges[0].subnet.Bits(), name)))
 		}
 	}
@@ -163,7 +163,7 @@ func mtuFindings(p *inspect.Pod, links []netdev.Link) []Finding {
 		if each.Live == nil || each.HostLink == "" || link == nil || each.Live.MTU <= link.MTU {
 			continue
 		}
-		found = append(found, newFinding(MTUMismatch, "pod "+p.Ref(), fmt.Sprintf("interface %s (network %s) has MTU %d, and %s of the node only %d: larger packets are lost", each.Name, each.Network, each.Live.MTU, link.Name, link.MTU),
+		found = append(found, newFinding(MTUMismatch, "pod "+p.Ref(), fmt.Sprintf("interface %s (network %s) has MTU %d, but %s of the node only %d: larger packets are lost", each.Name, each.Network, each.Live.MTU, link.Name, link.MTU),
 			fmt.Sprintf("set \"mtu\": %d in the network's configuration, or raise that of %s", link.MTU, link.Name)))
 	}
 	return found

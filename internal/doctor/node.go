@@ -36,7 +36,7 @@ type node struct {
 	pods, chosen []inspect.Pod
 	podsErr      error
 	networks     []network
-	// problems are networks that can not be read.
+	// problems are networks that cannot be read.
 	problems []problem
 	// links are the host's.
 	links    []netdev.Link
@@ -62,7 +62,7 @@ type confFile struct {
 	err   error
 }
 
-// recorded is a record, or why it can not be read.
+// recorded is a record, or why it cannot be read.
 type recorded struct {
 	dir, key string
 	plan     *delegate.Plan
@@ -79,7 +79,7 @@ type network struct {
 	isDefault bool
 }
 
-// problem is a network of the configuration that can not be used.
+// problem is a network of the configuration that cannot be used.
 type problem struct {
 	from string
 	err  error

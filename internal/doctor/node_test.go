@@ -187,7 +187,7 @@ func wantOnly(t *testing.T, found []Finding, code string, texts ...string) {
 		}
 	}
 	if found[0].Mend == "" {
-		t.Errorf("%+v says not how to mend it", found[0])
+		t.Errorf("%+v does not say how to fix it", found[0])
 	}
 }
 
@@ -235,7 +235,7 @@ func TestDoctorNamesTheCause(t *testing.T) {
 			},
 			code: PluginMissing, texts: []string{"plugin nosuch", "default/odd"},
 		},
-		"a binary that can not be executed": {
+		"a binary that cannot be executed": {
 			breaks: func(t *testing.T, n *testNode) {
 				t.Helper()
 				n.write(t, "bin/odd", "")

@@ -79,7 +79,7 @@ func (d *Doctor) checkPlugins(ctx context.Context, n *node) ([]Finding, error) {
 	if n.conf.cfg.DaemonSocketDir == "" && n.conf.cfg.Kubeconfig != "" {
 		path := filepath.Join(n.conf.cfg.BinDir, remote.ProgramName)
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o111 == 0 {
-			found = append(found, newFinding(PluginMissing, path, "the configuration has \"kubeconfig\", for which Plexus runs this program, and it is not there or not executable", "install it: plexusd install"))
+			found = append(found, newFinding(PluginMissing, path, "the configuration has \"kubeconfig\", for which Plexus runs this program, but it is missing or not executable", "install it: plexusd install"))
 		}
 	}
 	return found, nil
@@ -94,7 +94,7 @@ func (d *Doctor) checkPlugin(ctx context.Context, binDirs []string, x need) []Fi
 		if info, statErr := os.Stat(file); statErr == nil && info.Mode().IsRegular() {
 			return []Finding{newFinding(PluginNotExecutable, object, fmt.Sprintf("%s has mode %04o", file, info.Mode().Perm()), "chmod 0755 "+file)}
 		}
-		return []Finding{newFinding(PluginMissing, object, fmt.Sprintf("it is not in %s, and needed by %s", strings.Join(binDirs, " or "), list(x.users)), "install it there, or correct \"type\" in the network's configuration")}
+		return []Finding{newFinding(PluginMissing, object, fmt.Sprintf("it is not in %s, but %s needs it", strings.Join(binDirs, " or "), list(x.users)), "install it there, or correct \"type\" in the network's configuration")}
 	}
 	start := time.Now()
 	out, err := exec.Program(ctx, path, []byte(`{"cniVersion":"1.0.0"}`), []string{"CNI_COMMAND=VERSION", "PATH=" + searchPath})
@@ -104,20 +104,20 @@ func (d *Doctor) checkPlugin(ctx context.Context, binDirs []string, x need) []Fi
 	}
 	if err == nil {
 		if err = json.Unmarshal(out, &answer); err == nil && len(answer.Supported) == 0 {
-			err = errors.New("it names no version in supportedVersions")
+			err = errors.New("its supportedVersions is empty")
 		}
 	}
 	if err != nil {
-		return []Finding{newFinding(PluginBroken, object, "VERSION: "+oneLine(err.Error()), "install "+path+" anew: it may be of another architecture, damaged, or lack a library")}
+		return []Finding{newFinding(PluginBroken, object, "VERSION: "+oneLine(err.Error()), "install "+path+" again: it may be damaged, built for another architecture, or miss a library")}
 	}
 	var found []Finding
 	for _, v := range x.versions {
 		if !slices.Contains(answer.Supported, v) {
-			found = append(found, newFinding(PluginVersion, object, fmt.Sprintf("it does not speak CNI %s, which %s asks for, but %s", v, list(x.users), strings.Join(answer.Supported, ", ")), "install a newer one as "+path+", or lower \"cniVersion\" in the network's configuration"))
+			found = append(found, newFinding(PluginVersion, object, fmt.Sprintf("it does not support CNI %s, which %s asks for; it supports %s", v, list(x.users), strings.Join(answer.Supported, ", ")), "install a newer one as "+path+", or lower \"cniVersion\" in the network's configuration"))
 		}
 	}
 	if took > slowVersion {
-		found = append(found, newFinding(PluginSlow, object, fmt.Sprintf("VERSION took %v, and does nothing: each pod waits for that", took.Round(time.Millisecond)), "look what keeps the node busy, and whether "+path+" is on a slow file system"))
+		found = append(found, newFinding(PluginSlow, object, fmt.Sprintf("VERSION took %v although it does nothing: each pod waits that long", took.Round(time.Millisecond)), "find out what keeps the node busy, and whether "+path+" is on a slow file system"))
 	}
 	return found
 }

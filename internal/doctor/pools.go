@@ -213,9 +213,9 @@ func (p *pool) usage(leases, leaked []lease) []Finding {
 	if size == math.MaxInt64 {
 		text = fmt.Sprintf("%s: %d addresses are in use", p, used)
 	}
-	grow := "widen rangeStart and rangeEnd, or the subnet, in " + p.network.from + ", or add a further range to its set in \"ranges\": leases stay as they are"
+	grow := "widen rangeStart and rangeEnd, or the subnet, in " + p.network.from + ", or add a range to its set in \"ranges\": existing leases stay valid"
 	if n := slices.IndexFunc(leaked, func(l lease) bool { return p.contains(l.address) }); n >= 0 {
-		grow = "give back the leases of containers that are gone, see " + PoolLeak + "; else " + grow
+		grow = "release the leases of containers that are gone, see " + PoolLeak + "; else " + grow
 	}
 	switch {
 	case used >= size:
@@ -234,7 +234,7 @@ func (d *Doctor) leaked(n *node, leases map[string][]lease) map[string][]lease {
 		case r.plan != nil:
 			known[r.plan.Sandbox.ContainerID] = true
 		case r.key != "":
-			// A record that can not be read holds its container's leases still.
+			// A record that cannot be read holds its container's leases still.
 			if i := strings.LastIndexByte(r.key, '-'); i > 0 {
 				known[r.key[:i]] = true
 			}
@@ -273,7 +273,7 @@ func (d *Doctor) isAlive(n *node, id string) bool {
 	}
 	for _, dir := range results {
 		for _, netns := range cachedNetNS(dir, id) {
-			// What can not be told may be alive.
+			// What cannot be told may be alive.
 			if is, err := d.Kernel.IsNetNS(netns); is || err != nil {
 				return true
 			}
@@ -309,7 +309,7 @@ func cachedNetNS(dir, id string) []string {
 func leakFinding(object string, leaks []lease) Finding {
 	var texts, files []string
 	for _, l := range leaks {
-		owner := "nobody: the file is empty"
+		owner := "no container: the file is empty"
 		if l.containerID != "" {
 			owner = fmt.Sprintf("container %.12s", l.containerID)
 		}
@@ -321,8 +321,8 @@ func leakFinding(object string, leaks []lease) Finding {
 	if len(files) > most {
 		remove += " … (" + fmt.Sprint(len(files)-most) + " more)"
 	}
-	return newFinding(PoolLeak, object, "leased to containers that are gone, of which Plexus has no record: "+list(texts),
-		"once `crictl pods` does not know them either: "+remove)
+	return newFinding(PoolLeak, object, "leased to containers that are gone and not on record: "+list(texts),
+		"once `crictl pods` does not list them either: "+remove)
 }
 
 // overlaps finds addresses that two networks give away.
@@ -344,7 +344,7 @@ func overlaps(pools []pool, concerned func(*network) bool) []Finding {
 				// One folder of leases knows of all that it gave away.
 			default:
 				found = append(found, newFinding(PoolOverlap, a.network.object()+" and "+b.network.name, fmt.Sprintf("both give away addresses of %s and %s", r, s),
-					"give them ranges apart, unless no pod and no router is ever in both: a pod that is has two ways to one address"))
+					"separate their ranges, unless no pod and no router is ever in both: a pod in both has two routes to one address"))
 			}
 		}
 	}
@@ -391,7 +391,7 @@ func (d *Doctor) clusterOverlaps(pools []pool, concerned func(*network) bool) []
 				continue // where they belong
 			}
 			if slices.ContainsFunc(p.ranges, func(a addresses) bool { return a.subnet.Overlaps(c.Prefix) }) {
-				found = append(found, newFinding(PoolOverlap, p.network.object(), fmt.Sprintf("%s is within the cluster's %s addresses, %s", p, c.Use, c.Prefix), "give it a range of its own: pods of this network would take that part of the cluster for their neighbours"))
+				found = append(found, newFinding(PoolOverlap, p.network.object(), fmt.Sprintf("%s is within the cluster's %s addresses, %s", p, c.Use, c.Prefix), "give it a range of its own: pods of this network would look for that part of the cluster on their own link"))
 			}
 		}
 	}
@@ -428,8 +428,8 @@ func (p *pool) meets(link string, addr netip.Prefix, own bool) (Finding, bool) {
 	for _, r := range p.ranges {
 		switch {
 		case own && r.contains(addr.Addr()) && r.gateway != addr.Addr():
-			return newFinding(PoolNodeAddress, p.network.object(), fmt.Sprintf("%s contains %s, which the node has on %s: a pod may get it too", p, addr.Addr(), link),
-				"leave it out: set rangeStart and rangeEnd in "+p.network.from), true
+			return newFinding(PoolNodeAddress, p.network.object(), fmt.Sprintf("%s contains %s, the node's own address on %s: a pod may get it too", p, addr.Addr(), link),
+				"exclude it with rangeStart and rangeEnd in "+p.network.from), true
 		case !own && addr.Bits() < addr.Addr().BitLen() && r.subnet.Overlaps(addr.Masked()) && r.gateway != addr.Addr():
 			return newFinding(PoolOverlap, p.network.object(), fmt.Sprintf("%s is within %s, the node's own subnet on %s", p, addr.Masked(), link),
 				"give it a range of its own, or name that link as \"master\" if it is to be the same network"), true

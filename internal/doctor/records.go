@@ -43,9 +43,9 @@ func brokenRecords(n *node) []Finding {
 		case r.key == "":
 			found = append(found, newFinding(CheckFailed, "records in "+r.dir, oneLine(r.err.Error()), "run as root on the node"))
 		case errors.Is(r.err, delegate.ErrVersion):
-			found = append(found, newFinding(RecordNewer, object, oneLine(r.err.Error()), "install the newer Plexus again: this one can neither detach that pod nor collect what is stale"))
+			found = append(found, newFinding(RecordNewer, object, oneLine(r.err.Error()), "install the newer Plexus again: this one can neither detach that pod nor remove stale records"))
 		default:
-			found = append(found, newFinding(RecordCorrupt, object, oneLine(r.err.Error()), "delete its pod: the DEL sets the record aside and goes by libcni's cache; if there is no such pod, remove the file once its addresses and interfaces are known to be free"))
+			found = append(found, newFinding(RecordCorrupt, object, oneLine(r.err.Error()), "delete its pod: DEL sets the record aside and uses libcni's cache; if there is no such pod, remove the file once you know that its addresses and interfaces are free"))
 		}
 	}
 	return found
@@ -55,9 +55,9 @@ func brokenRecords(n *node) []Finding {
 func podFindings(n *node, p *inspect.Pod) []Finding {
 	object := "pod " + p.Ref()
 	if p.State == inspect.Gone {
-		return []Finding{newFinding(RecordOrphan, object, fmt.Sprintf("its network namespace is gone, and it still holds %s", holds(p)), orphanMend(n, p))}
+		return []Finding{newFinding(RecordOrphan, object, fmt.Sprintf("its network namespace is gone, but it still holds %s", holds(p)), orphanMend(n, p))}
 	}
-	const again = "delete the pod, so that it is made anew"
+	const again = "delete the pod, so that it is created again"
 	var found []Finding
 	bad := false
 	for i := range p.Interfaces {
@@ -69,10 +69,10 @@ func podFindings(n *node, p *inspect.Pod) []Finding {
 	}
 	if !p.Seen {
 		mend := "run as root on the node"
-		found = append(found, newFinding(NamespaceUnseen, object, strings.Join(append(slices.Clone(p.Problems), "its network namespace was not looked at"), "; "), mend))
+		found = append(found, newFinding(NamespaceUnseen, object, strings.Join(append(slices.Clone(p.Problems), "its network namespace was not examined"), "; "), mend))
 	}
 	if p.State == inspect.Failed && !bad {
-		found = append(found, newFinding(RecordUnfinished, object, "its ADD did not come to its end", again))
+		found = append(found, newFinding(RecordUnfinished, object, "its ADD did not finish", again))
 	}
 	return found
 }
@@ -83,11 +83,11 @@ func interfaceFinding(object string, i *inspect.Interface, seen bool, again stri
 	case i.State != inspect.Failed:
 		return Finding{}, false
 	case i.Error != "":
-		return newFinding(AttachmentFailed, object, where+"failed: "+oneLine(i.Error), "mend what its plugin says; what could not be given back is tried again by the next DEL or GC"), true
+		return newFinding(AttachmentFailed, object, where+"failed: "+oneLine(i.Error), "fix what its plugin reports; the next DEL or GC retries what could not be undone"), true
 	case i.Live == nil && seen && i.Recorded != nil:
 		return newFinding(InterfaceMissing, object, where+"is no longer there", again), true
 	case i.Live != nil && !i.Live.Up:
-		return newFinding(InterfaceDown, object, where+"is down", "find out who did that, or "+again), true
+		return newFinding(InterfaceDown, object, where+"is down", "find out what did that, or "+again), true
 	case i.Live != nil:
 		return newFinding(AddressLost, object, where+"has lost an address that it was given", again), true
 	}
@@ -115,11 +115,11 @@ func holds(p *inspect.Pod) string {
 func orphanMend(n *node, p *inspect.Pod) string {
 	switch {
 	case n.conf == nil || p.StateDir != n.conf.cfg.CNIDir:
-		return "plexusctl detach -f DIR, with the folder that it was attached from"
+		return "plexusctl detach -f DIR, with the file or folder that it was attached from"
 	case n.recordOf(p) == nil:
-		return "let the container runtime that made it do it, by its next DEL or GC: it uses another configuration of Plexus"
+		return "the container runtime that created it releases it with its next DEL or GC: it uses another configuration of Plexus"
 	}
-	return "plexusctl doctor --fix; or let the container runtime's next DEL or GC do it"
+	return "plexusctl doctor --fix, or wait for the container runtime's next DEL or GC"
 }
 
 // recordOf is the record of a sandbox that the configuration's own DEL may undo; nil for another's.
@@ -169,9 +169,9 @@ func (d *Doctor) fix(ctx context.Context, n *node) []Finding {
 			environ = append(environ, "CNI_ARGS="+o.args)
 		}
 		if err := d.call(ctx, n.conf.cfg, "DEL", n.conf.plugin, environ...); err != nil {
-			return []Finding{newFinding(FixFailed, o.object, oneLine(err.Error()), "mend what it says, and try again: what could not be given back stays on record")}
+			return []Finding{newFinding(FixFailed, o.object, oneLine(err.Error()), "fix what it names, and try again: what could not be undone stays on record")}
 		}
-		return []Finding{newFinding(Fixed, o.object, "its network namespace was gone; what it held was given back: "+o.holds, "")}
+		return []Finding{newFinding(Fixed, o.object, "its network namespace is gone; released: "+o.holds, "")}
 	})
 }
 
@@ -194,8 +194,8 @@ func (d *Doctor) legacyOrphans(n *node) []Finding {
 	if len(gone) == 0 {
 		return nil
 	}
-	return []Finding{newFinding(LegacyOrphan, "legacyCNIDir "+dir, fmt.Sprintf("%d containers of the former meta-plugin are gone, and still hold their addresses: %s", len(gone), list(gone)),
-		"let the container runtime call GC (containerd 2, CRI-O 1.31): Plexus gives them back")}
+	return []Finding{newFinding(LegacyOrphan, "legacyCNIDir "+dir, fmt.Sprintf("%d containers that Multus attached are gone, but still hold their addresses: %s", len(gone), list(gone)),
+		"have the container runtime call GC (CRI-O 1.31): Plexus releases them")}
 }
 
 // runtimeName is how container runtimes name the network namespaces that they make.
@@ -231,10 +231,10 @@ func (d *Doctor) checkNamespaces(_ context.Context, n *node) ([]Finding, error) 
 		object := "namespace " + path
 		at := slices.IndexFunc(n.pods, func(p inspect.Pod) bool { return filepath.Base(p.NetNS) == e.Name() })
 		if at >= 0 {
-			found = append(found, newFinding(NamespaceIdle, object, fmt.Sprintf("no process lives in it, and pod %s is still attached", n.pods[at].Ref()), "let the container runtime end the sandbox: crictl stopp and crictl rmp"))
+			found = append(found, newFinding(NamespaceIdle, object, fmt.Sprintf("no process runs in it, but pod %s is still attached", n.pods[at].Ref()), "end the sandbox: crictl stopp and crictl rmp"))
 			continue
 		}
-		found = append(found, newFinding(NamespaceOrphan, object, "no process lives in it, and no pod on record is attached to it", "once `crictl pods` does not know its sandbox either: ip netns delete "+e.Name()))
+		found = append(found, newFinding(NamespaceOrphan, object, "no process runs in it, and no pod on record is attached to it", "once `crictl pods` does not list its sandbox either: ip netns delete "+e.Name()))
 	}
 	return found, nil
 }
@@ -271,7 +271,7 @@ const recently = time.Hour
 func (d *Doctor) checkLog(_ context.Context, n *node) ([]Finding, error) {
 	if n.conf == nil || n.conf.cfg.Log.File == "" {
 		if d.Pod != "" && n.conf != nil {
-			return []Finding{newFinding(CheckSkipped, "log", "Plexus keeps none, so that ADDs that failed can not be told of", "set \"logFile\" in "+n.conf.path)}, nil
+			return []Finding{newFinding(CheckSkipped, "log", "Plexus keeps none, so ADDs that failed cannot be reported", "set \"logFile\" in "+n.conf.path)}, nil
 		}
 		return nil, nil
 	}
@@ -285,13 +285,13 @@ func (d *Doctor) checkLog(_ context.Context, n *node) ([]Finding, error) {
 			continue
 		}
 		found = append(found, newFinding(AddFailed, "pod "+f.Pod, fmt.Sprintf("its last ADD failed at %s (%d in the last hour): %s", f.Time.UTC().Format("15:04:05 UTC"), f.Count, oneLine(f.Text)),
-			"mend what it says; the kubelet tries again by itself"))
+			"fix what the error names; the kubelet tries again"))
 	}
 	return found, nil
 }
 
-// deleted reports whether the kubelet has had a pod, and has it no more: nothing of it is left to mend. The folder of its log tells its
-// UID and outlives it by a minute; the folder of its volumes goes with it. What can not be told is not deleted.
+// deleted reports whether the kubelet has had a pod, and no longer has it: nothing is left to fix. The folder of its log tells its
+// UID and outlives it by a minute; the folder of its volumes goes with it. What cannot be told is not deleted.
 func (d *Doctor) deleted(pod string) bool {
 	if _, err := os.Stat(filepath.Join(d.Paths.Kubelet, "pods")); err != nil {
 		return false // not that of a kubelet, or not to be seen

@@ -74,8 +74,8 @@ func twoDefaults(object string, r *netdev.Routing) []Finding {
 			texts = append(texts, pathText(p))
 		}
 		if len(names) > 1 {
-			found = append(found, newFinding(RouteTwoDefaults, object, fmt.Sprintf("default routes through several interfaces: %s; what comes in by another than %s is answered by %s", strings.Join(texts, ", "), paths[0].IfName, paths[0].IfName),
-				"leave one: remove the route 0.0.0.0/0 or ::/0 from the ipam of the other network, or name the one in the pod's annotation (\"default-route\"); to keep both, chain the plugin sbr"))
+			found = append(found, newFinding(RouteTwoDefaults, object, fmt.Sprintf("default routes through several interfaces: %s; replies to what arrives on others than %s leave by %s", strings.Join(texts, ", "), paths[0].IfName, paths[0].IfName),
+				"keep one: remove the route 0.0.0.0/0 or ::/0 from the ipam of the other network, or choose with \"default-route\" in the pod's annotation; to keep both, chain the plugin sbr"))
 		}
 	}
 	return found
@@ -101,7 +101,7 @@ func emptyTables(object string, p *inspect.Pod, r *netdev.Routing) []Finding {
 		}
 		is4 := rule.Family == netdev.IPv4
 		if !slices.ContainsFunc(r.Paths, func(path netdev.Path) bool { return path.Table == rule.Table && path.Destination.Addr().Is4() == is4 }) {
-			found = append(found, newFinding(RouteSourceEmpty, object, fmt.Sprintf("packets from %s are to go by table %d, which has no route", rule.From, rule.Table), "delete the pod, so that the plugin sbr makes its routes anew; see that nothing else in the pod removes them"))
+			found = append(found, newFinding(RouteSourceEmpty, object, fmt.Sprintf("packets from %s use table %d, which has no route", rule.From, rule.Table), "delete the pod: the plugin sbr sets the routes again; find out what in the pod removes them"))
 		}
 	}
 	return found
@@ -123,7 +123,7 @@ func lostSources(object string, p *inspect.Pod, r *netdev.Routing) []Finding {
 		}
 		for _, a := range each.Live.Addresses {
 			if !a.Addr().IsLinkLocalUnicast() && !fromRule(r, a.Addr()) {
-				found = append(found, newFinding(RouteSourceMissing, object, fmt.Sprintf("no rule sends what comes from %s back by %s (network %s), which the plugin sbr set: answers leave by another interface", a.Addr(), each.Name, each.Network), "delete the pod, so that it is set anew; see that nothing else in the pod removes rules"))
+				found = append(found, newFinding(RouteSourceMissing, object, fmt.Sprintf("the rule that the plugin sbr set for %s on %s (network %s) is gone: replies leave by another interface", a.Addr(), each.Name, each.Network), "delete the pod: the plugin sets it again; find out what in the pod removes rules"))
 			}
 		}
 	}
@@ -167,8 +167,8 @@ func (s *strictness) findings() []Finding {
 	for _, network := range sortedKeys(s.pods) {
 		pods := s.pods[network]
 		slices.Sort(pods)
-		found = append(found, newFinding(RouteReversePath, "network "+network, fmt.Sprintf("reverse path filtering is strict (rp_filter 1) on it in %d pods: what comes from where another interface leads is dropped (%s)", len(pods), list(pods)),
-			"chain the plugin tuning with \"sysctl\": {\"net.ipv4.conf.IFNAME.rp_filter\": \"2\"}, or set net.ipv4.conf.all.rp_filter and default.rp_filter to 2 on the node before the pods are made"))
+		found = append(found, newFinding(RouteReversePath, "network "+network, fmt.Sprintf("strict reverse path filtering (rp_filter 1) on it in %d pods drops packets whose source is routed through another interface (%s)", len(pods), list(pods)),
+			"chain the plugin tuning with \"sysctl\": {\"net.ipv4.conf.IFNAME.rp_filter\": \"2\"}, or set net.ipv4.conf.all.rp_filter and default.rp_filter to 2 on the node before the pods start"))
 	}
 	return found
 }
@@ -203,7 +203,7 @@ func (d *Doctor) gateways(ctx context.Context, object string, p *inspect.Pod, r 
 			network = " (network " + p.Interfaces[at].Network + ")"
 		}
 		found = append(found, newFinding(GatewayUnreachable, object, fmt.Sprintf("gateway %s does not answer on %s%s", path.Gateway, path.IfName, network),
-			"correct \"gateway\" in the network's ipam; look whether the router is up, and in the same VLAN: plexusctl capture "+p.Ref()+" "+path.IfName))
+			"correct \"gateway\" in the network's ipam; check that the router is up and in the same VLAN: plexusctl capture "+p.Ref()+" "+path.IfName))
 	}
 	return found
 }

@@ -26,7 +26,7 @@ import (
 // was cut short (sriov-cni: temp_<index>).
 var leftover = regexp.MustCompile(`^(dev|temp_)[0-9]+$`)
 
-// vfRecord is a record of a VF, or why it can not be read.
+// vfRecord is a record of a VF, or why it cannot be read.
 type vfRecord struct {
 	device string
 	*sriov.Record
@@ -51,7 +51,7 @@ func (d *Doctor) checkSRIOV(_ context.Context, n *node) ([]Finding, error) {
 	used := slices.ContainsFunc(d.concerned(n), func(w network) bool { return slices.Contains(w.list.Types(), sriov.Type) })
 	var found []Finding
 	if used && !slices.ContainsFunc(pfs, func(p sysfs.PF) bool { return p.NumVFs > 0 }) {
-		found = append(found, newFinding(SRIOVNoVFs, "SR-IOV", noVFs(pfs), "make VFs: echo COUNT > /sys/class/net/PF/device/sriov_numvfs, and let the node's configuration do so at boot"))
+		found = append(found, newFinding(SRIOVNoVFs, "SR-IOV", noVFs(pfs), "create VFs: echo COUNT > /sys/class/net/PF/device/sriov_numvfs, and have the node's configuration do so at boot"))
 	}
 	for _, r := range records {
 		found = append(found, d.vfFindings(n, r)...)
@@ -71,13 +71,13 @@ func (d *Doctor) checkSRIOV(_ context.Context, n *node) ([]Finding, error) {
 
 func noVFs(pfs []sysfs.PF) string {
 	if len(pfs) == 0 {
-		return "there are networks of type sriov, and no device of this node can have VFs: SR-IOV is off in the firmware, or the node has no such NIC"
+		return "there are networks of type sriov, but no device of this node can have VFs: SR-IOV is off in the firmware, or the node has no such NIC"
 	}
 	var names []string
 	for _, pf := range pfs {
 		names = append(names, fmt.Sprintf("%s (%s, up to %d)", pf.NetDev, pf.Address, pf.TotalVFs))
 	}
-	return "there are networks of type sriov, and no device has VFs: " + list(names)
+	return "there are networks of type sriov, but no device has VFs: " + list(names)
 }
 
 func (d *Doctor) vfRecords() ([]vfRecord, error) {
@@ -104,9 +104,9 @@ func (d *Doctor) pfFindings(n *node, pf sysfs.PF, taken map[string]bool) []Findi
 	}
 	var found []Finding
 	if link := linkNamed(n.links, pf.NetDev); link != nil && (!link.Up || !link.Carrier) {
-		state, mend := "is down", "ip link set "+pf.NetDev+" up, and let the node's network configuration do so"
+		state, mend := "is down", "ip link set "+pf.NetDev+" up, and have the node's network configuration do so"
 		if link.Up {
-			state, mend = "has no carrier", "look at the cable, and at the port of the switch"
+			state, mend = "has no carrier", "check the cable and the switch port"
 		}
 		found = append(found, newFinding(SRIOVPFDown, "PF "+pf.NetDev, fmt.Sprintf("%s (%s, %d VFs) %s: its VFs reach nobody", pf.NetDev, pf.Address, pf.NumVFs, state), mend))
 	}
@@ -157,15 +157,15 @@ func (d *Doctor) lostVF(n *node, pf sysfs.PF, vf *sysfs.Device) []Finding {
 	what := fmt.Sprintf("it has no interface on the node (PF %s, driver %s), and ", pf.NetDev, vf.Driver)
 	if netns == "" {
 		return []Finding{newFinding(SRIOVVFLost, "VF "+vf.ID, what+"it is in no network namespace in "+d.Paths.NetNS,
-			"look for a process that holds its namespace (lsns -t net), and end that; or bind it anew: echo "+vf.ID+" > /sys/bus/pci/drivers/"+vf.Driver+"/unbind, then > bind")}
+			"look for a process that holds its namespace (lsns -t net), and end it; or bind the VF again: echo "+vf.ID+" > /sys/bus/pci/drivers/"+vf.Driver+"/unbind, then > bind")}
 	}
 	isPods := slices.ContainsFunc(n.pods, func(p inspect.Pod) bool { return p.NetNS == netns })
 	lives, err := d.inhabited()
 	if id, idErr := d.Kernel.NetNSID(netns); isPods || err != nil || idErr != nil || lives[id] {
 		return nil
 	}
-	return []Finding{newFinding(SRIOVVFLost, "VF "+vf.ID, what+"it is in network namespace "+netns+", in which no process lives and which no record names",
-		"once `crictl pods` does not know its sandbox either: ip netns delete "+filepath.Base(netns)+", which brings the VF back")}
+	return []Finding{newFinding(SRIOVVFLost, "VF "+vf.ID, what+"it is in network namespace "+netns+", in which no process runs and which no record names",
+		"once `crictl pods` does not list its sandbox either: ip netns delete "+filepath.Base(netns)+", which brings the VF back")}
 }
 
 // devicesIn maps the devices of interfaces to the namespaces in the runtime's folder that they are in. It is read once, when it is needed.
@@ -195,7 +195,7 @@ func (n *node) devicesIn(d *Doctor) map[string]string {
 func (d *Doctor) vfFindings(n *node, r vfRecord) []Finding {
 	object := "VF " + r.device
 	if r.err != nil {
-		return []Finding{newFinding(RecordCorrupt, object, oneLine(r.err.Error()), "remove the file once the VF is known to be free: `plexusctl status` shows who has it")}
+		return []Finding{newFinding(RecordCorrupt, object, oneLine(r.err.Error()), "remove the file once you know that the VF is free: `plexusctl status` shows which pod has it")}
 	}
 	id, err := d.Kernel.NetNSID(r.NetNS)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.NetNSID != "" && id != r.NetNSID) {
@@ -203,11 +203,11 @@ func (d *Doctor) vfFindings(n *node, r vfRecord) []Finding {
 		if known {
 			return nil // told, and given back, with its pod
 		}
-		return []Finding{newFinding(SRIOVRecordOrphan, object, fmt.Sprintf("it is on record for %s, which is gone", r.Owner), "nothing has to be done: the next ADD that gets it gives it back first; removing the record without that leaves the VF's settings")}
+		return []Finding{newFinding(SRIOVRecordOrphan, object, fmt.Sprintf("it is on record for %s, which is gone", r.Owner), "nothing to do: the next ADD that uses the VF releases it first; do not remove the record, or the VF keeps its settings")}
 	}
 	vf, err := d.Sysfs.VF(r.Device)
 	if errors.Is(err, sysfs.ErrNotFound) || errors.Is(err, sysfs.ErrNotVF) {
-		return []Finding{newFinding(SRIOVVFLost, object, fmt.Sprintf("it was given to %s, and the node has it no more", r.Owner), "delete the pod; look who changed sriov_numvfs while VFs were in use")}
+		return []Finding{newFinding(SRIOVVFLost, object, fmt.Sprintf("it was given to %s, but the node no longer has it", r.Owner), "delete the pod; find out what changed sriov_numvfs while VFs were in use")}
 	}
 	if err != nil {
 		return []Finding{newFinding(CheckFailed, object, oneLine(err.Error()), "run as root on the node")}
@@ -230,20 +230,20 @@ func (d *Doctor) vfSettings(object string, vf *sysfs.VF, r vfRecord) []Finding {
 			continue // the driver's choice
 		}
 		if !live.Same(s, r.Want) && !r.Want.Same(s, r.VF) { // what the network did not ask for is the administrator's
-			differ = append(differ, fmt.Sprintf("%s is %s, and was to be %s", s, live.Value(s), r.Want.Value(s)))
+			differ = append(differ, fmt.Sprintf("%s is %s, and should be %s", s, live.Value(s), r.Want.Value(s)))
 		}
 	}
 	if len(differ) == 0 {
 		return nil
 	}
-	return []Finding{newFinding(SRIOVVFSettings, object, fmt.Sprintf("of %s: %s", r.Owner, strings.Join(differ, "; ")), "find out who else sets VFs (ip link set "+vf.PFNetDev+fmt.Sprintf(" vf %d", vf.Index)+"), and delete the pod, so that they are set anew")}
+	return []Finding{newFinding(SRIOVVFSettings, object, fmt.Sprintf("of %s: %s", r.Owner, strings.Join(differ, "; ")), "find out what else configures VFs (ip link set "+vf.PFNetDev+fmt.Sprintf(" vf %d", vf.Index)+"), and delete the pod: the next one sets them again")}
 }
 
 func leftovers(links []netdev.Link) []Finding {
 	var found []Finding
 	for _, l := range links {
 		if leftover.MatchString(l.Name) && l.Parent != "" {
-			found = append(found, newFinding(SRIOVLeftoverName, "interface "+l.Name, fmt.Sprintf("device %s has a name that it was given when it came back from a pod, or on its way there", l.Parent), "ip link set "+l.Name+" down; ip link set "+l.Name+" name NAME, with the name that it had"))
+			found = append(found, newFinding(SRIOVLeftoverName, "interface "+l.Name, fmt.Sprintf("device %s has a temporary name, from its way to a pod or back", l.Parent), "ip link set "+l.Name+" down; ip link set "+l.Name+" name NAME, with its former name"))
 		}
 	}
 	return found

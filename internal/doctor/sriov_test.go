@@ -93,8 +93,8 @@ func TestSRIOV(t *testing.T) {
 		"a PF without a carrier":   {vfs: [][2]string{{"iavf", ""}}, pf: netdev.Link{Name: "pf0", Up: true}, vf: wanted, want: []string{SRIOVPFDown}, texts: []string{"no carrier"}},
 		"a VF without a driver":    {vfs: [][2]string{{"iavf", ""}, {"", ""}}, pf: up, vf: wanted, want: []string{SRIOVVFDriver}, texts: []string{"VF 0000:03:02.1"}},
 		"a VF that nobody knows":   {vfs: [][2]string{{"iavf", ""}, {"iavf", ""}}, pf: up, vf: wanted, want: []string{SRIOVVFLost}, texts: []string{"VF 0000:03:02.1"}},
-		"a VF with other settings": {vfs: [][2]string{{"iavf", ""}}, pf: up, vf: other, want: []string{SRIOVVFSettings}, texts: []string{"VF 0000:03:02.0", "vlan is 8", "was to be 7"}},
-		"no VFs any more":          {pf: up, vf: wanted, want: []string{SRIOVVFLost}, texts: []string{"the node has it no more"}},
+		"a VF with other settings": {vfs: [][2]string{{"iavf", ""}}, pf: up, vf: other, want: []string{SRIOVVFSettings}, texts: []string{"VF 0000:03:02.0", "vlan is 8", "should be 7"}},
+		"no VFs any more":          {pf: up, vf: wanted, want: []string{SRIOVVFLost}, texts: []string{"the node no longer has it"}},
 		"a sandbox that is gone":   {vfs: [][2]string{{"iavf", ""}}, pf: up, vf: wanted, gone: true, want: []string{SRIOVRecordOrphan}, texts: []string{"pod default/a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -241,7 +241,7 @@ func TestSRIOVAccusesNoInnocent(t *testing.T) {
 		"it is in a namespace that nobody lives in": {
 			sysfs: nic([][2]string{{"iavf", ""}}),
 			given: func(t *testing.T, n *testNode) { t.Helper(); inNamespace(t, n, "idle") },
-			want:  []string{"it is in network namespace ", "/netns/idle, in which no process lives"},
+			want:  []string{"it is in network namespace ", "/netns/idle, in which no process runs"},
 		},
 		"it is nowhere": {
 			sysfs: nic([][2]string{{"iavf", ""}}),

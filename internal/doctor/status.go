@@ -38,7 +38,7 @@ func (d *Doctor) checkStatus(ctx context.Context, n *node) ([]Finding, error) {
 		if err == nil || errors.Is(err, delegate.ErrInvalid) {
 			return nil // a plugin that is not there is told by another check
 		}
-		return []Finding{newFinding(StatusNetwork, w.object(), oneLine(err.Error()), "mend what its plugin says ("+w.from+"): until then pods can not be attached to it")}
+		return []Finding{newFinding(StatusNetwork, w.object(), oneLine(err.Error()), "fix what its plugin reports ("+w.from+"): until then pods cannot be attached to it")}
 	})...)
 	if repeated || len(found) > 0 {
 		return found, nil
@@ -49,7 +49,7 @@ func (d *Doctor) checkStatus(ctx context.Context, n *node) ([]Finding, error) {
 		return found, err
 	}
 	if err := d.call(ctx, n.conf.cfg, "STATUS", conf); err != nil && !errors.Is(err, delegate.ErrInvalid) {
-		found = append(found, newFinding(StatusPlexus, n.conf.path, oneLine(err.Error()), "mend what it says: until then the container runtime may report the node as not ready, and no pod is attached"))
+		found = append(found, newFinding(StatusPlexus, n.conf.path, oneLine(err.Error()), "fix what it names: until then the container runtime may report the node as not ready, and no pod is attached"))
 	}
 	return found, nil
 }
@@ -124,7 +124,7 @@ func checkDaemon(ctx context.Context, dir string) []Finding {
 	case err == nil:
 		return nil
 	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrMalformed):
-		return []Finding{newFinding(DaemonVersion, object, oneLine(err.Error()), "install plugin and daemon of one release: restart the daemon's pod, which installs the plugin")}
+		return []Finding{newFinding(DaemonVersion, object, oneLine(err.Error()), "install plugin and daemon from one release: restart the daemon's pod, which installs the plugin")}
 	}
 	return []Finding{newFinding(DaemonNotReady, object, oneLine(err.Error()), "look at "+look)}
 }

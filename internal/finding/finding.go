@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package finding is the common form of what the checks of Plexus find, whatever they look at: a node, a manifest, a configuration. A
-// finding says what is wrong, where, and how to mend it; it is shown to people, and to the programs that they use.
+// finding says what is wrong, where, and how to fix it; it is shown to people, and to the programs that they use.
 package finding
 
 import (
@@ -18,7 +18,7 @@ type Severity string
 // The severities.
 const (
 	Error   Severity = "error"   // it does not work: pods do not get their network, or lose it
-	Warning Severity = "warning" // it works, but hardly as it was meant, or not everywhere
+	Warning Severity = "warning" // it works, but not as it was meant, or not everywhere
 	Info    Severity = "info"    // good to know
 )
 
@@ -43,7 +43,7 @@ type Finding struct {
 	// Field is the part of the object, such as spec.config.plugins[1].mtu.
 	Field string `json:"field,omitempty"`
 	Text  string `json:"text"`
-	// Mend says what to do about it; "" where Text does.
+	// Mend is the fix, "" where Text says it.
 	Mend string `json:"mend,omitempty"`
 }
 

@@ -40,7 +40,7 @@ func (f Finding) sentence() string {
 	}
 	text += ": " + f.Text
 	if f.Mend != "" {
-		text += ". Mend: " + f.Mend
+		text += ". Fix: " + f.Mend
 	}
 	return text
 }

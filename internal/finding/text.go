@@ -28,7 +28,7 @@ func WriteText(w io.Writer, l List, colour bool) error {
 	return err
 }
 
-// text is what, where, what it means, and how to mend it.
+// text is what, where, what it means, and the fix.
 func (f Finding) text(b *strings.Builder, colour bool) {
 	fmt.Fprintf(b, "%s  %s  %s\n", f.Severity.styled(colour), style(colour, "1", Printable(f.Code)), Printable(f.Object))
 	if place := f.place(); place != "" {
@@ -42,7 +42,7 @@ func (f Finding) text(b *strings.Builder, colour bool) {
 	}
 	b.WriteString("    " + Printable(f.Text) + "\n")
 	if f.Mend != "" {
-		b.WriteString("    mend: " + Printable(f.Mend) + "\n")
+		b.WriteString("    fix: " + Printable(f.Mend) + "\n")
 	}
 }
 

@@ -383,7 +383,7 @@ func (n hasAddress) compare(c *compiler, at uint32, yes, no label) {
 	bytes := n.prefix.Addr().AsSlice()
 	for i, left := 0, n.prefix.Bits(); left > 0; i, left = i+4, left-wordBits {
 		next := c.label()
-		c.load(at+uint32(i), 4) //nolint:gosec // 0 to 12
+		c.load(at+uint32(i), 4)
 		if left < wordBits {
 			c.op(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (wordBits - left)})
 		}

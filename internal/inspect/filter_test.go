@@ -27,7 +27,7 @@ func frame(etherType uint16, payload []byte) []byte {
 func ipv4Packet(protocol byte, src, dst string, fragment uint16, payload []byte) []byte {
 	h := make([]byte, 24)
 	h[0], h[8], h[9] = 0x46, 64, protocol
-	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+len(payload))) //nolint:gosec // short
+	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+len(payload)))
 	binary.BigEndian.PutUint16(h[6:], fragment)
 	copy(h[12:], netip.MustParseAddr(src).AsSlice())
 	copy(h[16:], netip.MustParseAddr(dst).AsSlice())
@@ -37,7 +37,7 @@ func ipv4Packet(protocol byte, src, dst string, fragment uint16, payload []byte)
 func ipv6Packet(protocol byte, src, dst string, payload []byte) []byte {
 	h := make([]byte, 40)
 	h[0], h[6], h[7] = 0x60, protocol, 64
-	binary.BigEndian.PutUint16(h[4:], uint16(len(payload))) //nolint:gosec // short
+	binary.BigEndian.PutUint16(h[4:], uint16(len(payload)))
 	copy(h[8:], netip.MustParseAddr(src).AsSlice())
 	copy(h[24:], netip.MustParseAddr(dst).AsSlice())
 	return frame(typeIPv6, append(h, payload...))

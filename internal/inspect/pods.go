@@ -32,7 +32,7 @@ type Kernel interface {
 type Node struct {
 	// StateDirs are Plexus' folders of state (key cniDir): the records are in their subfolder records.
 	StateDirs []string
-	// Kernel is nil when the namespaces can not be seen from here: then only what is on record is told.
+	// Kernel is nil when the namespaces cannot be seen from here: then only what is on record is told.
 	Kernel Kernel
 	// Driver names the driver of a device, by the address on its bus, "" when it has none.
 	Driver func(device string) string
@@ -70,7 +70,7 @@ type Pod struct {
 	// Seen is set when the network namespace was looked at.
 	Seen       bool        `json:"seen"`
 	Interfaces []Interface `json:"interfaces"`
-	// Problems say what is wrong and how to mend it, one line each.
+	// Problems say what is wrong and how to fix it, one line each.
 	Problems []string `json:"problems,omitempty"`
 }
 
@@ -231,7 +231,7 @@ func (n *Node) pod(dir string, plan *delegate.Plan, bootID string) Pod {
 	if !plan.Complete && p.State == Attached {
 		p.State = Attaching
 		if !young {
-			p.fail("its ADD did not come to its end: delete the pod, so that its networks are given back")
+			p.fail("its ADD did not finish: delete the pod, so that its networks are released")
 		}
 	}
 	if n.Kernel != nil {
@@ -252,7 +252,7 @@ func (p *Pod) add(a *delegate.Attachment, young bool) {
 	switch {
 	case a.State == delegate.Failed || reason != "":
 		state = Failed
-		what := "could not be given back; the next DEL or GC tries again"
+		what := "could not be undone; the next DEL or GC tries again"
 		if a.Error == "" {
 			what = "the ADD failed"
 		}
@@ -277,7 +277,7 @@ func (n *Node) look(p *Pod, otherBoot bool) {
 	case p.NetNS == "" || otherBoot || (err == nil && !is):
 		p.Seen = true
 		p.State = Gone
-		p.Problems = append(p.Problems, "its network namespace is gone: what its networks leased is given back when the runtime next calls DEL or GC, or by the first ADD after a reboot")
+		p.Problems = append(p.Problems, "its network namespace is gone: what its networks leased is released when the runtime next calls DEL or GC, or by the first ADD after a reboot")
 		return
 	case err != nil:
 		p.Problems = append(p.Problems, notSeen(err))
@@ -312,7 +312,7 @@ func isFallback(name string) bool {
 
 // notSeen tells that a namespace could not be entered.
 func notSeen(err error) string {
-	return fmt.Sprintf("its network namespace can not be looked at, which takes root on the node: %v", err)
+	return fmt.Sprintf("its network namespace cannot be examined, which takes root on the node: %v", err)
 }
 
 // compare looks for a recorded interface, and tells what is not as the plugins reported it.
@@ -334,12 +334,12 @@ func (n *Node) compare(p *Pod, i *Interface, links []netdev.Link, routes []netde
 			return // its plugins reported no interface
 		}
 		i.State = Failed
-		p.fail("interface %s (network %s) is no longer there: delete the pod, so that it is made anew", i.Name, i.Network)
+		p.fail("interface %s (network %s) is no longer there: delete the pod, so that it is created again", i.Name, i.Network)
 		return
 	}
 	if !i.Live.Up {
 		i.State = Failed
-		p.fail("interface %s (network %s) is down: find out who did that, or delete the pod, so that it is made anew", i.Name, i.Network)
+		p.fail("interface %s (network %s) is down: find out what did that, or delete the pod, so that it is created again", i.Name, i.Network)
 		return // and so has lost addresses
 	}
 	if i.Recorded == nil {
@@ -348,7 +348,7 @@ func (n *Node) compare(p *Pod, i *Interface, links []netdev.Link, routes []netde
 	for _, want := range i.Recorded.Addresses {
 		if !slices.ContainsFunc(i.Live.Addresses, func(got netip.Prefix) bool { return got.Addr() == want.Addr() }) {
 			i.State = Failed
-			p.fail("interface %s (network %s) has lost its address %s: delete the pod, so that it is made anew", i.Name, i.Network, want)
+			p.fail("interface %s (network %s) has lost its address %s: delete the pod, so that it is created again", i.Name, i.Network, want)
 		}
 	}
 }

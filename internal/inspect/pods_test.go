@@ -198,7 +198,7 @@ func TestPodsTellsWhatIsWrong(t *testing.T) {
 			},
 			state: Attached, states: "eth0 attached, net1 attached",
 		},
-		"a result that can not be read": {
+		"a result that cannot be read": {
 			change: func(p *delegate.Plan, _ *kernel, _ *Node) {
 				p.Attachments[1].Result = json.RawMessage(`{"cniVersion":"1.0.0","interfaces":[null]}`)
 			},
@@ -218,7 +218,7 @@ func TestPodsTellsWhatIsWrong(t *testing.T) {
 				p.Attachments[1].State, p.Attachments[1].Result = delegate.Planned, nil
 				k.links["/netns/web"] = k.links["/netns/web"][:2]
 			},
-			state: Failed, states: "eth0 attached, net1 failed", says: []string{"its ADD did not come to its end: delete the pod"},
+			state: Failed, states: "eth0 attached, net1 failed", says: []string{"its ADD did not finish: delete the pod"},
 		},
 		"an ADD that failed": {
 			change: func(p *delegate.Plan, _ *kernel, _ *Node) {
@@ -232,7 +232,7 @@ func TestPodsTellsWhatIsWrong(t *testing.T) {
 				p.Attachments[1].State, p.Attachments[1].Error = delegate.Failed, "busy"
 			},
 			state: Failed, states: "eth0 attached, net1 failed",
-			says: []string{"network shop/storage (interface net1): could not be given back; the next DEL or GC tries again: busy"},
+			says: []string{"network shop/storage (interface net1): could not be undone; the next DEL or GC tries again: busy"},
 		},
 		"the namespace is gone": {
 			change: func(_ *delegate.Plan, k *kernel, _ *Node) { clear(k.links) },
@@ -242,9 +242,9 @@ func TestPodsTellsWhatIsWrong(t *testing.T) {
 			change: func(p *delegate.Plan, _ *kernel, _ *Node) { p.BootID = "another" },
 			state:  Gone, states: "eth0 attached, net1 attached", says: []string{"its network namespace is gone"},
 		},
-		"the namespace can not be entered": {
+		"the namespace cannot be entered": {
 			change: func(_ *delegate.Plan, k *kernel, _ *Node) { k.err = errors.New("not permitted") },
-			state:  Attached, states: "eth0 attached, net1 attached", says: []string{"can not be looked at, which takes root on the node: not permitted"},
+			state:  Attached, states: "eth0 attached, net1 attached", says: []string{"cannot be examined, which takes root on the node: not permitted"},
 		},
 		"somebody else's interface": {
 			change: func(_ *delegate.Plan, k *kernel, _ *Node) {

@@ -190,6 +190,6 @@ func (e *Event) call(l *line, verb, outcome string) {
 	case e.Failed:
 		e.Text = cmp.Or(e.Text, "no reason is logged")
 	case e.stepsOnly:
-		e.Text = "the log does not tell how it ended"
+		e.Text = "the log does not say how it ended"
 	}
 }

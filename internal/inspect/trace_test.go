@@ -92,7 +92,7 @@ func TestTraceReadsLogAndBackups(t *testing.T) {
 		{Time: at(30), ContainerID: "c1", Text: "undo what an earlier ADD of this sandbox left ifName=eth0"},
 		{
 			Time: at(39), Pod: "shop/web", ContainerID: "c1", Verb: "DEL", Took: time.Second,
-			Text: "the log does not tell how it ended", Steps: []Step{{Name: "forget"}},
+			Text: "the log does not say how it ended", Steps: []Step{{Name: "forget"}},
 		},
 		{Time: at(60), Pod: "shop/web", ContainerID: "c1", Verb: "DEL"},
 	}

@@ -22,10 +22,10 @@ func (d *definition) check() []pool {
 	d.checkAnnotations()
 	if strings.TrimSpace(d.Config) == "" {
 		if d.Config != "" {
-			d.report(ConfigJSON, d.config.at, "spec.config", "it is blank", "write the configuration, or leave spec.config out to have it on the nodes")
+			d.report(ConfigJSON, d.config.at, "spec.config", "it is blank", "write the configuration, or omit spec.config to keep it on the nodes")
 			return nil
 		}
-		d.report(ConfigEmpty, d.config.at, "spec.config", fmt.Sprintf("there is none: a node has to have a file in confDir whose \"name\" is %q", d.Ref.Name), "")
+		d.report(ConfigEmpty, d.config.at, "spec.config", fmt.Sprintf("it is missing: each node must have a file in confDir whose \"name\" is %q", d.Ref.Name), "")
 		return nil
 	}
 	// A version that the definition leaves out is the meta-plugin's own; any will do to check the rest.
@@ -85,7 +85,7 @@ func (d *definition) checkDuplicates(v *value, field string) {
 	for _, m := range v.members {
 		folded := strings.ToLower(m.key)
 		if seen[folded] {
-			d.report(ConfigDuplicateKey, d.config.place(m.at), strings.TrimPrefix(field+"."+short(m.key), "."), fmt.Sprintf("key %q is there twice: the last one counts", short(m.key)), "remove one")
+			d.report(ConfigDuplicateKey, d.config.place(m.at), strings.TrimPrefix(field+"."+short(m.key), "."), fmt.Sprintf("key %q appears twice: the last one counts", short(m.key)), "remove one")
 		}
 		seen[folded] = true
 		d.checkDuplicates(m.value, field+"."+short(m.key))
@@ -203,8 +203,8 @@ func (c *pluginCheck) checkKnown(p plugin, i int) {
 	c.rules(c.conf, "", p.keys, common)
 	c.required(c.conf, "", p.required)
 	if p.chained && i == 0 {
-		c.report(PluginOrder, c.conf.fold("type"), "type", fmt.Sprintf("%s changes an interface that a plugin before it made, and there is none before it", c.typ),
-			"put it behind that plugin in a list \"plugins\"")
+		c.report(PluginOrder, c.conf.fold("type"), "type", fmt.Sprintf("%s changes an interface that another plugin created, and it is the first of its list", c.typ),
+			"put it after that plugin in a list \"plugins\"")
 	}
 	if p.check != nil {
 		p.check(c)
@@ -238,7 +238,7 @@ func (c *pluginCheck) rule(m member, prefix string, r rule) {
 	}
 	switch {
 	case m.value.kind != r.kind:
-		c.report(KeyValue, m.value, prefix+m.key, fmt.Sprintf("%q is %s, it has to be %s", m.key, m.value.kind, r.kind), "")
+		c.report(KeyValue, m.value, prefix+m.key, fmt.Sprintf("%q is %s and must be %s", m.key, m.value.kind, r.kind), "")
 	case r.bad != nil:
 		if why := r.bad(m.value); why != "" {
 			shown := ""
@@ -262,7 +262,7 @@ func (c *pluginCheck) required(object *value, prefix string, keys []string) {
 // checkDevice is for plugins that attach a device: named by the configuration, or given to the pod.
 func (c *pluginCheck) checkDevice(named bool, mend string) {
 	if !named && c.d.ResourceName == "" && c.d.ClaimRequest == "" {
-		c.report(DeviceMissing, c.conf, "", c.typ+" attaches a device, and nothing says which", mend)
+		c.report(DeviceMissing, c.conf, "", c.typ+" attaches a device, but nothing says which one", mend)
 	}
 }
 
@@ -285,8 +285,8 @@ func (c *pluginCheck) checkCapabilities(honoured []string, all bool) {
 		place, field := c.d.config.place(m.at), c.prefix+"capabilities."+short(m.key)
 		switch {
 		case c.typ == "bandwidth" && m.key == "bandwidth" && c.hasOwnRates():
-			c.d.report(CapabilityUnsupported, place, field, "bandwidth takes the rates of its configuration before those that a pod asks for",
-				"remove the capability, and a pod that asks is refused rather than misled; or remove the rates")
+			c.d.report(CapabilityUnsupported, place, field, "bandwidth prefers the rates of its configuration to those that a pod asks for",
+				"remove the capability, so that a pod that asks is refused instead of ignored; or remove the rates")
 		case !all && slices.Contains(honoured, m.key):
 		case !slices.Contains(capabilities(), m.key):
 			c.d.report(CapabilityUnknown, place, field, fmt.Sprintf("no pod can ask for a capability %q%s", short(m.key), meant(m.key, capabilities())), "")
@@ -323,5 +323,5 @@ func (c *pluginCheck) instead(capability string) string {
 		return "remove it"
 	}
 	slices.Sort(names)
-	return "remove it, or declare it at a plugin that does: " + strings.Join(names, ", ")
+	return "remove it, or declare it at a plugin that supports it: " + strings.Join(names, ", ")
 }

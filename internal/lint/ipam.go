@@ -80,10 +80,10 @@ func (c *pluginCheck) checkHostLocal(elsewhere bool) {
 		}
 	}
 	if sets == 0 && !elsewhere {
-		c.report(KeyMissing, c.conf, "ranges", "host-local has no addresses to give", `add "ranges", for example [[{"subnet": "10.56.0.0/24"}]]`)
+		c.report(KeyMissing, c.conf, "ranges", "host-local has no addresses to assign", `add "ranges", for example [[{"subnet": "10.56.0.0/24"}]]`)
 	}
 	for _, o := range overlapping(c.pools, func(p pool) string { return p.field }) {
-		c.d.report(IPAMOverlap, o.second.at, o.second.field, fmt.Sprintf("%v overlaps with %v (%s)", o.second, o.first, o.first.field), "set them apart")
+		c.d.report(IPAMOverlap, o.second.at, o.second.field, fmt.Sprintf("%v overlaps with %v (%s)", o.second, o.first, o.first.field), "separate them")
 	}
 }
 
@@ -95,24 +95,24 @@ func (c *pluginCheck) checkIdle() {
 			continue
 		}
 		if _, ok := parseIP(given.text); !ok {
-			c.report(IPAMInvalid, given, key, fmt.Sprintf("%s %q is no address", key, short(given.text)), "")
+			c.report(IPAMInvalid, given, key, fmt.Sprintf("%s %q is not an address", key, short(given.text)), "")
 			continue
 		}
-		c.report(KeyUnknown, given, key, fmt.Sprintf("%q is without effect beside no \"subnet\"", key), "move it into the range that it is meant for")
+		c.report(KeyUnknown, given, key, fmt.Sprintf("%q has no effect without \"subnet\" beside it", key), "move it into the range that it belongs to")
 	}
 }
 
 // checkRangeSet checks ranges of which a pod gets one address.
 func (c *pluginCheck) checkRangeSet(set *value, field string) {
 	if set.kind != kindList || len(set.items) == 0 {
-		c.report(IPAMInvalid, set, field, fmt.Sprintf("it is %s, it has to be a list of ranges, not empty", set.kind), `write it like [{"subnet": "10.56.0.0/24"}], in a list of such lists`)
+		c.report(IPAMInvalid, set, field, fmt.Sprintf("it is %s and must be a list of ranges that is not empty", set.kind), `write it like [{"subnet": "10.56.0.0/24"}], in a list of such lists`)
 		return
 	}
 	before := len(c.pools)
 	for i, r := range set.items {
 		where := fmt.Sprintf("%s[%d]", field, i)
 		if r.kind != kindObject {
-			c.report(IPAMInvalid, r, where, fmt.Sprintf("it is %s, it has to be an object", r.kind), `write it like {"subnet": "10.56.0.0/24"}`)
+			c.report(IPAMInvalid, r, where, fmt.Sprintf("it is %s and must be an object", r.kind), `write it like {"subnet": "10.56.0.0/24"}`)
 			continue
 		}
 		c.rules(r, where+".", map[string]rule{"subnet": text(), "rangeStart": text(), "rangeEnd": text(), "gateway": text()}, nil)
@@ -120,7 +120,7 @@ func (c *pluginCheck) checkRangeSet(set *value, field string) {
 	}
 	found := c.pools[before:]
 	if len(found) > 1 && slices.ContainsFunc(found, func(p pool) bool { return p.first.Is4() != found[0].first.Is4() }) {
-		c.report(IPAMInvalid, set, field, "its ranges are of both families: a pod would get an address of one of them", "give each family a list of its own")
+		c.report(IPAMInvalid, set, field, "its ranges are of both families: a pod gets an address of only one of them", "give each family a list of its own")
 	}
 }
 
@@ -129,12 +129,12 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 	subnet, why := parseCIDR(r.str("subnet"))
 	at := r.fold("subnet")
 	if why != "" || at == nil || at.kind != kindString {
-		c.report(IPAMInvalid, cmp.Or(at, r), prefix+"subnet", fmt.Sprintf("subnet %q %s", short(r.str("subnet")), cmp.Or(why, "is no string")), "write it like 10.56.0.0/24 or fd00:56::/64")
+		c.report(IPAMInvalid, cmp.Or(at, r), prefix+"subnet", fmt.Sprintf("subnet %q %s", short(r.str("subnet")), cmp.Or(why, "is not a string")), "write it like 10.56.0.0/24 or fd00:56::/64")
 		return
 	}
 	switch {
 	case subnet.Masked() != subnet:
-		c.report(IPAMInvalid, at, prefix+"subnet", fmt.Sprintf("subnet %v is the address of a host", subnet), fmt.Sprintf("write %v", subnet.Masked()))
+		c.report(IPAMInvalid, at, prefix+"subnet", fmt.Sprintf("subnet %v has host bits set", subnet), fmt.Sprintf("write %v", subnet.Masked()))
 		return
 	case subnet.Bits() > subnet.Addr().BitLen()-2:
 		c.report(IPAMInvalid, at, prefix+"subnet", fmt.Sprintf("subnet %v is too small for host-local", subnet), fmt.Sprintf("make it a /%d or larger", subnet.Addr().BitLen()-2))
@@ -151,7 +151,7 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 		addr, ok := parseIP(given.text)
 		switch {
 		case !ok:
-			c.report(IPAMInvalid, given, prefix+key, fmt.Sprintf("%s %q is no address", key, short(given.text)), "")
+			c.report(IPAMInvalid, given, prefix+key, fmt.Sprintf("%s %q is not an address", key, short(given.text)), "")
 		case !subnet.Contains(addr): // a gateway too, since host-local 1.10
 			c.report(IPAMInvalid, given, prefix+key, fmt.Sprintf("%s %v is outside of subnet %v", key, addr, subnet), "")
 		case key == "rangeStart":
@@ -166,7 +166,7 @@ func (c *pluginCheck) checkRange(r *value, prefix string) {
 		sound = false
 	}
 	if sound && p.last.Less(p.first) {
-		c.report(IPAMInvalid, cmp.Or(r.fold("rangeStart"), at), prefix+"rangeStart", fmt.Sprintf("rangeStart %v is behind rangeEnd %v", p.first, p.last), "exchange them")
+		c.report(IPAMInvalid, cmp.Or(r.fold("rangeStart"), at), prefix+"rangeStart", fmt.Sprintf("rangeStart %v is after rangeEnd %v", p.first, p.last), "swap them")
 		return
 	}
 	if sound {
@@ -191,14 +191,14 @@ func (c *pluginCheck) checkStatic(elsewhere bool) {
 	list := c.conf.fold("addresses")
 	if list == nil || len(list.items) == 0 {
 		if !elsewhere {
-			c.report(KeyMissing, c.conf, "addresses", "static has no address to give", `add "addresses", or let pods ask for theirs with "capabilities": {"ips": true}`)
+			c.report(KeyMissing, c.conf, "addresses", "static has no address to assign", `add "addresses", or let pods name their own with "capabilities": {"ips": true}`)
 		}
 		return
 	}
 	for i, item := range list.items {
 		field := fmt.Sprintf("addresses[%d]", i)
 		if item.kind != kindObject {
-			c.report(IPAMInvalid, item, field, fmt.Sprintf("it is %s, it has to be an object", item.kind), `write it like {"address": "10.56.0.5/24"}`)
+			c.report(IPAMInvalid, item, field, fmt.Sprintf("it is %s and must be an object", item.kind), `write it like {"address": "10.56.0.5/24"}`)
 			continue
 		}
 		c.rules(item, field+".", map[string]rule{"address": text(), "gateway": text()}, nil)
@@ -211,7 +211,7 @@ func (c *pluginCheck) checkStatic(elsewhere bool) {
 		switch addr, ok := parseIP(gateway); {
 		case gateway == "":
 		case !ok:
-			c.report(IPAMInvalid, item.fold("gateway"), field+".gateway", fmt.Sprintf("gateway %q is no address", short(gateway)), "")
+			c.report(IPAMInvalid, item.fold("gateway"), field+".gateway", fmt.Sprintf("gateway %q is not an address", short(gateway)), "")
 		case !prefix.Contains(addr):
 			c.outside(item.fold("gateway"), field+".gateway", addr, prefix.Masked())
 		}
@@ -227,7 +227,7 @@ func (c *pluginCheck) checkRoutes() {
 	for i, item := range list.items {
 		field := fmt.Sprintf("routes[%d]", i)
 		if item.kind != kindObject {
-			c.report(IPAMInvalid, item, field, fmt.Sprintf("it is %s, it has to be an object", item.kind), `write it like {"dst": "10.0.0.0/8", "gw": "10.56.0.1"}`)
+			c.report(IPAMInvalid, item, field, fmt.Sprintf("it is %s and must be an object", item.kind), `write it like {"dst": "10.0.0.0/8", "gw": "10.56.0.1"}`)
 			continue
 		}
 		c.rules(item, field+".", map[string]rule{
@@ -241,11 +241,11 @@ func (c *pluginCheck) checkRoutes() {
 		case dst.Bits() == 0:
 			c.defaultRoute(item.fold("dst"), field+".dst", fmt.Sprintf("the route to %v is a default route", dst))
 		case dst.Masked() != dst && dst.Addr().Is4(): // of IPv6 the kernel masks it
-			c.report(IPAMInvalid, item.fold("dst"), field+".dst", fmt.Sprintf("dst %v is the address of a host, which the kernel refuses", dst), fmt.Sprintf("write %v", dst.Masked()))
+			c.report(IPAMInvalid, item.fold("dst"), field+".dst", fmt.Sprintf("dst %v has host bits set, which the kernel refuses", dst), fmt.Sprintf("write %v", dst.Masked()))
 		}
 		gw := item.str("gw")
 		if addr, ok := parseIP(gw); gw != "" && (!ok || addr.Is4() != dst.Addr().Is4()) {
-			c.report(IPAMInvalid, item.fold("gw"), field+".gw", fmt.Sprintf("gw %q is no address of the family of dst %v", short(gw), dst), "")
+			c.report(IPAMInvalid, item.fold("gw"), field+".gw", fmt.Sprintf("gw %q is not an address of the same family as dst %v", short(gw), dst), "")
 		}
 	}
 }
@@ -262,12 +262,12 @@ func parseCIDR(s string) (netip.Prefix, string) {
 	}
 	ip, subnet, err := net.ParseCIDR(s)
 	if err != nil {
-		return netip.Prefix{}, "is no CIDR"
+		return netip.Prefix{}, "is not a CIDR"
 	}
 	bits, size := subnet.Mask.Size()
 	addr, ok := netip.AddrFromSlice(ip)
 	if addr = addr.Unmap(); !ok || addr.BitLen() != size {
-		return netip.Prefix{}, "is an IPv4 address in the form of IPv6"
+		return netip.Prefix{}, "is an IPv4 address written as IPv6"
 	}
 	return netip.PrefixFrom(addr, bits), ""
 }
@@ -343,6 +343,6 @@ func (l *linter) checkShared(pools []pool) {
 // checkOverlaps compares networks with each other.
 func (l *linter) checkOverlaps(pools []pool) {
 	for _, o := range overlapping(pools, func(p pool) string { return p.store }) {
-		o.second.d.report(NetworkOverlap, o.second.at, o.second.field, fmt.Sprintf("%v overlaps with network %s (%v)", o.second, o.first.d.Ref, o.first), "set them apart, unless no pod and no router is ever in both")
+		o.second.d.report(NetworkOverlap, o.second.at, o.second.field, fmt.Sprintf("%v overlaps with network %s (%v)", o.second, o.first.d.Ref, o.first), "separate them, unless no pod and no router is ever in both")
 	}
 }

@@ -39,7 +39,7 @@ func Run(files []File, o Options) (finding.List, int) {
 	var all []definition
 	for _, file := range files {
 		if len(file.Data) > manifest.MaxFileBytes {
-			l.fileError(file.Name, place{}, 0, fmt.Sprintf("%d bytes are too many: split it, at most %d are read", len(file.Data), manifest.MaxFileBytes))
+			l.fileError(file.Name, place{}, 0, fmt.Sprintf("it has %d bytes, at most %d are read: split it", len(file.Data), manifest.MaxFileBytes))
 			continue
 		}
 		all = append(all, l.definitions(file.Name, file.Data)...)
@@ -48,7 +48,7 @@ func Run(files []File, o Options) (finding.List, int) {
 	for i := range all {
 		d := &all[i]
 		if other, ok := first[d.Ref.String()]; ok {
-			d.report(ManifestDuplicate, d.at, "metadata", fmt.Sprintf("it is also at %s:%d", other.file, other.at.line), "remove one")
+			d.report(ManifestDuplicate, d.at, "metadata", fmt.Sprintf("it is also defined at %s:%d", other.file, other.at.line), "remove one")
 		} else {
 			first[d.Ref.String()] = d
 		}
@@ -60,7 +60,7 @@ func Run(files []File, o Options) (finding.List, int) {
 	if l.tooMany {
 		l.found = append(l.found, finding.Finding{
 			Code: TooMany, Severity: l.severities[TooMany], Object: "the input",
-			Text: fmt.Sprintf("there are more than %d findings; the rest is left out", MaxFindings), Mend: "mend these, and run it again",
+			Text: fmt.Sprintf("there are more than %d findings; the rest is omitted", MaxFindings), Mend: "fix these, and run it again",
 		})
 	}
 	return l.found, len(all) + l.selecting
@@ -106,7 +106,7 @@ func (l *linter) add(f finding.Finding) {
 	}
 }
 
-// fileError reports a file of so many lines, or a document in it, that can not be read.
+// fileError reports a file of so many lines, or a document in it, that cannot be read.
 func (l *linter) fileError(file string, at place, lines int, text string) {
 	// The line that a reader of YAML names is one of the document.
 	begin := max(1, at.line)

@@ -92,7 +92,7 @@ func TestFindings(t *testing.T) {
 		"an unknown spelling of a mode":           {config: `{"type":"ipvlan","mode":"L2",` + dual + `}`, want: []string{`key-value mode <"L2","ip>`}},
 		"a VLAN beyond the range":                 {config: `{"type":"vlan","master":"eth0","vlanId":4095,` + dual + `}`, want: []string{"key-value vlanId <4095,\"ip>"}},
 		"a VLAN without its keys":                 {config: `{"type":"vlan",` + dual + `}`, want: []string{`key-missing master <{"type":>`, `key-missing vlanId <{"type":>`}},
-		"an MTU that can not be":                  {config: `{"type":"macvlan","mtu":67}`, want: []string{"key-value mtu <67}>"}},
+		"an MTU that cannot be":                   {config: `{"type":"macvlan","mtu":67}`, want: []string{"key-value mtu <67}>"}},
 		"a fraction":                              {config: `{"type":"macvlan","mtu":1500.5}`, want: []string{"key-value mtu <1500.5}>"}},
 		"a name too long for an interface":        {config: `{"type":"bridge","bridge":"bridge-of-storage"}`, want: []string{`key-value bridge <"bridge->`}},
 		"no ipam where there has to be one":       {config: `{"type":"ipvlan"}`, want: []string{`key-missing ipam <{"type":>`}},

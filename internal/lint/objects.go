@@ -117,7 +117,7 @@ func (d *definition) locate(node *yaml.Node, whole lines, offset int) {
 		}
 		for i := 0; i+1 < len(spec.Content); i += 2 {
 			if key := spec.Content[i]; key.Value != "config" {
-				d.report(KeyUnknown, place{offset + key.Line, key.Column}, "spec."+key.Value, fmt.Sprintf("spec has no key %q, the API server drops it%s", short(key.Value), meant(key.Value, []string{"config"})), "")
+				d.report(KeyUnknown, place{offset + key.Line, key.Column}, "spec."+key.Value, fmt.Sprintf("spec has no key %q, so the API server drops it%s", short(key.Value), meant(key.Value, []string{"config"})), "")
 			}
 		}
 	}
@@ -195,7 +195,7 @@ func (d *definition) checkAnnotations() {
 		if domain != "k8s.v1.cni.cncf.io" && domain != "plexus-cni.io" || slices.Contains(conventional(), key) {
 			continue
 		}
-		d.report(AnnotationUnknown, at, "metadata.annotations", fmt.Sprintf("%q means nothing on a %s%s", short(key), nadKind, meant(key, conventional())), "")
+		d.report(AnnotationUnknown, at, "metadata.annotations", fmt.Sprintf("%q has no effect on a %s%s", short(key), nadKind, meant(key, conventional())), "")
 	}
 	if at, ok := d.annotations[annotations.ResourceNameKey]; ok {
 		if why := badResourceName(d.ResourceName); why != "" {
@@ -218,11 +218,11 @@ func badResourceName(s string) string {
 	case !ok:
 		return "has no domain: device plugins offer resources as domain/name"
 	case !isWord(name, maxName, true, "-_."):
-		return fmt.Sprintf("has a name that is none: 1 to %d letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends", maxName)
+		return fmt.Sprintf("has a bad name: use 1 to %d letters, digits, \"-\", \"_\" and \".\", with a letter or digit at both ends", maxName)
 	case !isWord(domain, maxDomain, false, "-."):
-		return fmt.Sprintf("has a domain that is none: 1 to %d lower-case letters, digits, \"-\" and \".\"", maxDomain)
+		return fmt.Sprintf("has a bad domain: use 1 to %d lower-case letters, digits, \"-\" and \".\"", maxDomain)
 	case domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io"):
-		return "has a domain of Kubernetes' own, which no device plugin may use"
+		return "has a domain that Kubernetes reserves for itself"
 	}
 	return ""
 }

@@ -19,7 +19,7 @@ import (
 type plugin struct {
 	// keys are its own; nil for a plugin of which no more than the name is known.
 	keys map[string]rule
-	// required are the keys that it can not work without.
+	// required are the keys that it cannot work without.
 	required []string
 	// capabilities are those that it honours itself.
 	capabilities []string
@@ -58,7 +58,7 @@ func integer(least, most int64) rule {
 	return rule{kind: kindNumber, bad: func(v *value) string {
 		n, err := strconv.ParseInt(v.text, 10, 64)
 		if err != nil || n < least || n > most {
-			return fmt.Sprintf("it has to be a whole number from %d to %d", least, most)
+			return fmt.Sprintf("it must be a whole number from %d to %d", least, most)
 		}
 		return ""
 	}}
@@ -69,7 +69,7 @@ func oneOf(words ...string) rule {
 		if v.text == "" || slices.Contains(words, v.text) {
 			return ""
 		}
-		return "it has to be " + strings.Join(words, ", ") + meant(v.text, words)
+		return "it must be " + strings.Join(words, ", ") + meant(v.text, words)
 	}}
 }
 
@@ -77,7 +77,7 @@ func oneOf(words ...string) rule {
 func ifName() rule {
 	return rule{kind: kindString, bad: func(v *value) string {
 		if len(v.text) > 15 || strings.ContainsAny(v.text, "/: \t\n\r\v\f") || v.text == "." || v.text == ".." {
-			return `no interface can have that name: it has 1 to 15 bytes, and none of "/", ":" and white space`
+			return `no interface can have that name: use 1 to 15 bytes, without "/", ":" and white space`
 		}
 		return ""
 	}}
@@ -86,18 +86,18 @@ func ifName() rule {
 func mac() rule {
 	return rule{kind: kindString, bad: func(v *value) string {
 		if hw, err := net.ParseMAC(v.text); v.text != "" && (err != nil || len(hw) != 6) {
-			return "it has to be six bytes like 02:00:5e:10:00:01"
+			return "it must be six bytes like 02:00:5e:10:00:01"
 		}
 		return ""
 	}}
 }
 
-// mtu takes what a plugin takes without knowledge of the node: 0 leaves it alone. Less than IPv4 needs (RFC 791) can not be meant.
+// mtu takes what a plugin takes without knowledge of the node: 0 leaves it alone. Less than IPv4 needs (RFC 791) cannot be meant.
 func mtu() rule {
 	return rule{kind: kindNumber, bad: func(v *value) string {
 		n, err := strconv.ParseInt(v.text, 10, 64)
 		if err != nil || n != 0 && (n < 68 || n > 65535) {
-			return "it has to be bytes from 68 to 65535, at most the MTU of the master, or 0 for the default"
+			return "it must be 68 to 65535 bytes, at most the MTU of the master, or 0 for the default"
 		}
 		return ""
 	}}
@@ -201,7 +201,7 @@ func checkBridge(c *pluginCheck) {
 		c.report(KeyValue, hairpin, "hairpinMode", "hairpinMode and promiscMode exclude each other", "leave one out")
 	}
 	if c.conf.isTrue("disableContainerInterface") && c.conf.fold("ipam").str("type") != "" {
-		c.report(KeyValue, c.conf.fold("ipam"), "ipam", "an interface that is disabled (disableContainerInterface) can have no addresses", "leave one out")
+		c.report(KeyValue, c.conf.fold("ipam"), "ipam", "an interface that is disabled (disableContainerInterface) cannot have addresses", "leave one out")
 	}
 	trunk := c.conf.fold("vlanTrunk")
 	if trunk == nil {
@@ -210,23 +210,23 @@ func checkBridge(c *pluginCheck) {
 	for i, item := range trunk.items {
 		field := fmt.Sprintf("vlanTrunk[%d]", i)
 		if item.kind != kindObject {
-			c.report(KeyValue, item, field, fmt.Sprintf("it is %s, it has to be an object with id, or with minID and maxID", item.kind), "")
+			c.report(KeyValue, item, field, fmt.Sprintf("it is %s and must be an object with id, or with minID and maxID", item.kind), "")
 			continue
 		}
 		c.rules(item, field+".", map[string]rule{"id": integer(1, 4094), "minID": integer(1, 4094), "maxID": integer(1, 4094)}, nil)
 		lowest, highest := item.fold("minID"), item.fold("maxID")
 		switch {
 		case (lowest == nil) != (highest == nil):
-			c.report(KeyMissing, item, field, "minID and maxID need each other", "add the other one")
+			c.report(KeyMissing, item, field, "minID and maxID need each other", "add the missing one")
 		case lowest != nil && lowest.number() > highest.number():
-			c.report(KeyValue, item, field, fmt.Sprintf("minID %s is above maxID %s", short(lowest.text), short(highest.text)), "exchange them")
+			c.report(KeyValue, item, field, fmt.Sprintf("minID %s is above maxID %s", short(lowest.text), short(highest.text)), "swap them")
 		}
 	}
 }
 
 func checkHostDevice(c *pluginCheck) {
 	named := slices.ContainsFunc([]string{"device", "hwaddr", "kernelpath", "pciBusID"}, func(key string) bool { return c.conf.str(key) != "" })
-	c.checkDevice(named, `name one by "device", "hwaddr", "kernelpath" or "pciBusID", or annotate the definition with the resource that pods get one of`)
+	c.checkDevice(named, `name it with "device", "hwaddr", "kernelpath" or "pciBusID", or annotate the definition with the resource that pods request`)
 }
 
 func checkSRIOV(c *pluginCheck) {
@@ -258,7 +258,7 @@ func checkBandwidth(c *pluginCheck) {
 		case given(burst) && !given(rate):
 			c.report(KeyMissing, burst, direction+"Rate", fmt.Sprintf("%sBurst needs %sRate, in bit/s", direction, direction), "add it")
 		case given(burst) && burst.number()/8 >= math.MaxUint32:
-			c.report(KeyValue, burst, direction+"Burst", "a burst is less than 4 GiB", "lower it")
+			c.report(KeyValue, burst, direction+"Burst", "a burst must be less than 4 GiB", "lower it")
 		}
 	}
 }
@@ -273,7 +273,7 @@ func checkPortmap(c *pluginCheck) {
 func badSysctl(v *value) string {
 	for _, m := range v.members {
 		if m.value.kind != kindString && m.value.kind != kindNull {
-			return fmt.Sprintf("%q has %s for a value: write it in quotes", short(m.key), m.value.kind)
+			return fmt.Sprintf("%q has %s as its value: write it in quotes", short(m.key), m.value.kind)
 		}
 	}
 	return ""

@@ -60,7 +60,7 @@ func (l *linter) pod(file string, object *yaml.Node, kind string, offset int) bo
 	if !isWorkload && kind != "Pod" {
 		return false
 	}
-	_, metadata := childOf(object, "metadata")
+	metadata := childOf(object, "metadata")
 	name, namespace := textOf(metadata, "name"), cmp.Or(textOf(metadata, "namespace"), "default")
 	p := &podAnnotations{linter: l, file: file, namespace: namespace, object: fmt.Sprintf("%s %s/%s", kind, short(namespace), short(name))}
 	if isWorkload {
@@ -70,23 +70,24 @@ func (l *linter) pod(file string, object *yaml.Node, kind string, offset int) bo
 	}
 	pod := object
 	for _, key := range way {
-		_, pod = childOf(pod, key)
+		pod = childOf(pod, key)
 	}
-	_, metadata = childOf(pod, "metadata")
+	metadata = childOf(pod, "metadata")
 	p.read(metadata, offset)
 	return p.check()
 }
 
-// childOf is child for a node that may be missing.
-func childOf(node *yaml.Node, name string) (*yaml.Node, *yaml.Node) {
+// childOf is the value of a key of a node that may be missing.
+func childOf(node *yaml.Node, name string) *yaml.Node {
 	if node == nil {
-		return nil, nil
+		return nil
 	}
-	return child(node, name)
+	_, value := child(node, name)
+	return value
 }
 
 func textOf(node *yaml.Node, name string) string {
-	if _, value := childOf(node, name); value != nil && value.Kind == yaml.ScalarNode {
+	if value := childOf(node, name); value != nil && value.Kind == yaml.ScalarNode {
 		return value.Value
 	}
 	return ""
@@ -95,7 +96,7 @@ func textOf(node *yaml.Node, name string) string {
 // read takes the annotations of some metadata.
 func (p *podAnnotations) read(metadata *yaml.Node, offset int) {
 	p.values, p.places = map[string]string{}, map[string]place{}
-	_, list := childOf(metadata, "annotations")
+	list := childOf(metadata, "annotations")
 	if list == nil || list.Kind != yaml.MappingNode {
 		return
 	}

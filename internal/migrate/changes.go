@@ -29,8 +29,8 @@ func (t *translator) changes() []Change {
 	pods := t.Target == Kubernetes || c.Kubeconfig != "" || c.ManifestDir != ""
 
 	when(pods, "unsupported requests",
-		"of a request that no plugin of the network declares as capability, mac and ips are asked for by CNI_ARGS, whatever comes of it, and all else is dropped",
-		`mac and ips are asked for as well, and an ADD that did not give them fails; all else is refused; "unsupportedRequests": "ignore" does as Multus does`)
+		"mac and ips that no plugin declares as capability are passed in CNI_ARGS, without a look at the outcome; other undeclared requests are dropped",
+		`mac and ips are passed likewise, and an ADD that did not set them fails; other undeclared requests are refused; "unsupportedRequests": "ignore" does as Multus does`)
 	when(pods, "interface names", "two networks with one interface name fail half-way", "the pod is refused before any plugin runs")
 	when(c.NamespaceIsolation, "isolation", "the default-network annotation is not checked", "namespaceIsolation holds for it, too")
 	when(pods && len(c.SystemNamespaces) > 0, "system namespaces", "the pods of "+strings.Join(c.SystemNamespaces, ", ")+" have a network-status",
@@ -39,15 +39,15 @@ func (t *translator) changes() []Change {
 	when(t.thick, "daemon away", "the plugin fails, or its file goes and pods start with one network",
 		"the file stays; ADD waits up to 30 s, then answers \"try again\"; DEL and CHECK do not need the daemon")
 	when(!t.thick && t.Target == Kubernetes, "where pods and networks come from", "each ADD asks the API server, by the kubeconfig",
-		"plexusd has them in memory; the kubeconfig is not needed")
+		"plexusd keeps them in memory; the kubeconfig is not needed")
 	when(t.Target == Kubernetes && t.plugin["clusterNetwork"] == nil && t.plugin["delegates"] == nil, "default network",
 		"as it was when its configuration was written", "its file is followed when it changes")
 	when(c.ReadinessIndicatorFile != "", "readiness", fmt.Sprintf("ADD and DEL poll for %s", c.ReadinessIndicatorFile),
 		"ADD waits up to 30 s for it, STATUS fails without it, DEL never waits")
-	when(true, "time", "a call of a plugin may take as long as the runtime allows",
+	when(true, "time", "a plugin may take as long as the runtime allows",
 		fmt.Sprintf("it is killed after %v, with its children (delegateTimeoutSeconds)", c.DelegateTimeout))
 	when(!retries, "DEL that fails", "is forgotten", "what failed is kept for the next DEL or GC")
-	when(true, "ADD that fails", "what was attached may stay", "all is undone, in reverse")
+	when(true, "ADD that fails", "what was attached may remain", "everything is undone, in reverse order")
 	when(true, "CHECK", "asks all networks of a pod", `asks the default network; "checkNetworks": "all" asks all`)
 	when(true, "GC", "nothing is ever stale", "stale sandboxes are undone")
 	when(t.thick, "hot plug", "multus-dynamic-networks-controller attaches networks to running pods, through the daemon's socket",

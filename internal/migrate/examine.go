@@ -123,7 +123,7 @@ func (e *examiner) network(d *nad.Definition) {
 	case err != nil:
 		refuse("spec.config", err)
 	case isMeta(list):
-		refuse("spec.config", fmt.Errorf("it is of the meta-plugin %s, which is no network: write the configuration of the network itself", strings.Join(list.Types(), ", ")))
+		refuse("spec.config", fmt.Errorf("it is of the meta-plugin %s, which is not a network: write the configuration of the network itself", strings.Join(list.Types(), ", ")))
 	default:
 		e.lint(d)
 	}
@@ -131,7 +131,7 @@ func (e *examiner) network(d *nad.Definition) {
 		e.findings = append(e.findings, finding.Finding{
 			Code: ConfigTooLong, Severity: finding.Error, Object: object, Field: "spec.config",
 			Text: fmt.Sprintf("it has %d bytes, and the CustomResourceDefinition of Plexus allows %d", n, MaxConfigBytes),
-			Mend: "shorten it, or keep your own CustomResourceDefinition, and give plexusd more memory",
+			Mend: "shorten it, or keep your own CustomResourceDefinition and give plexusd more memory",
 		})
 	}
 }
@@ -197,8 +197,8 @@ func (e *examiner) pod(p *podObject) {
 	if slices.ContainsFunc(p.Spec.Containers, func(c container) bool { return strings.Contains(c.Image, hotPlugController) }) {
 		e.tell(p, finding.Finding{
 			Code: HotPlugUnsupported, Severity: finding.Warning,
-			Text: "it attaches networks to pods that run, through the socket of Multus' daemon, which Plexus does not have: a pod gets its networks when it starts",
-			Mend: "remove it, and have pods whose networks change made anew; virtual machines of KubeVirt have to be restarted or migrated for a new interface",
+			Text: "it attaches networks to running pods through the socket of Multus' daemon, which Plexus does not have: a pod gets its networks when it starts",
+			Mend: "remove it, and restart pods whose networks change; KubeVirt machines must be restarted or migrated to get a new interface",
 		})
 	}
 	if networks == "" && byDefault == "" {
@@ -292,7 +292,7 @@ func (e *examiner) element(p *podObject, annotation string, position int, el ann
 var errBroken = errors.New("network that Plexus refuses")
 
 func errOf(el annotations.Element) error {
-	return fmt.Errorf("it selects %s, a %w: mend that network", el, errBroken)
+	return fmt.Errorf("it selects %s, a %w: fix that network", el, errBroken)
 }
 
 // plenty gives every network its device: whether the pod has it is a question for all of its networks together.

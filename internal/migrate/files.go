@@ -54,7 +54,7 @@ func ParseConf(path string, data []byte) (*File, error) {
 	}
 	var plugins []json.RawMessage
 	if err := json.Unmarshal(top["plugins"], &plugins); err != nil {
-		return nil, fmt.Errorf("%w: %s: plugins is no list: correct it", ErrInvalid, path)
+		return nil, fmt.Errorf("%w: %s: plugins is not a list: correct it", ErrInvalid, path)
 	}
 	return fromList(path, top, plugins)
 }
@@ -67,7 +67,7 @@ func fromList(path string, top map[string]json.RawMessage, plugins []json.RawMes
 	for _, raw := range plugins {
 		var plugin map[string]json.RawMessage
 		if err := json.Unmarshal(raw, &plugin); err != nil || plugin == nil {
-			return nil, fmt.Errorf("%w: %s: plugins has %.64q, which is no object: correct it", ErrInvalid, path, raw)
+			return nil, fmt.Errorf("%w: %s: plugins has %.64q, which is not an object: correct it", ErrInvalid, path, raw)
 		}
 		f, err := newFile(path, plugin)
 		if err != nil {
@@ -75,7 +75,7 @@ func fromList(path string, top map[string]json.RawMessage, plugins []json.RawMes
 		}
 		switch isMultus := f.setType() == nil; {
 		case isMultus && found != nil:
-			return nil, fmt.Errorf("%w: %s: two plugins of Multus in one list: leave one", ErrInvalid, path)
+			return nil, fmt.Errorf("%w: %s: two plugins of Multus in one list: keep one", ErrInvalid, path)
 		case isMultus:
 			found = f
 		case found == nil:
@@ -124,10 +124,10 @@ func parseTop(path string, data []byte, key string) (map[string]json.RawMessage,
 			return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, path, err)
 		}
 		if top != nil {
-			return nil, fmt.Errorf("%w: %s: more than one document: leave one", ErrInvalid, path)
+			return nil, fmt.Errorf("%w: %s: more than one document: keep one", ErrInvalid, path)
 		}
 		if err := json.Unmarshal(doc, &top); err != nil || top == nil {
-			return nil, fmt.Errorf("%w: %s: no JSON object: correct it", ErrInvalid, path)
+			return nil, fmt.Errorf("%w: %s: not a JSON object: correct it", ErrInvalid, path)
 		}
 	}
 	if top == nil {
@@ -142,7 +142,7 @@ func parseTop(path string, data []byte, key string) (map[string]json.RawMessage,
 	}
 	top = nil
 	if err := json.Unmarshal([]byte(values[key]), &top); err != nil || top == nil {
-		return nil, fmt.Errorf("%w: %s: key %q is no JSON object: correct it", ErrInvalid, path, key)
+		return nil, fmt.Errorf("%w: %s: key %q is not a JSON object: correct it", ErrInvalid, path, key)
 	}
 	return top, nil
 }
@@ -153,7 +153,7 @@ func newFile(path string, top map[string]json.RawMessage) (*File, error) {
 	for key, raw := range top {
 		name := cmp.Or(documented(key), key)
 		if _, twice := f.Keys[name]; twice {
-			return nil, fmt.Errorf("%w: %s: key %q is there in two spellings: leave one", ErrInvalid, path, name)
+			return nil, fmt.Errorf("%w: %s: key %q appears in two spellings: keep one", ErrInvalid, path, name)
 		}
 		f.Keys[name] = raw
 	}
@@ -181,7 +181,7 @@ func Find(root string) (*Found, error) {
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())
-		// What can not be used, the runtime passes over, too.
+		// What cannot be used, the runtime passes over, too.
 		if f, e := readConf(path); e == nil {
 			found.Conf = f
 			break

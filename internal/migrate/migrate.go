@@ -34,7 +34,7 @@ const (
 	plexusSocketDir   = "/run/plexus" // as deploy/base has it
 )
 
-// ErrInvalid marks an input that can not be used; its text names the file, the field and the mend.
+// ErrInvalid marks an input that cannot be used; its text names the file, the field and the fix.
 var ErrInvalid = errors.New("not a configuration of Multus")
 
 // Target is where the configuration of Plexus is meant for.

@@ -162,15 +162,15 @@ func TestKeys(t *testing.T) {
 	}{
 		"the socket of Multus' daemon does not become that of plexusd, whose key has its name": {
 			conf: thin(`"daemonSocketDir": "/run/multus/socket"`), target: Kubernetes, key: "daemonSocketDir",
-			want: Key{Became: Ignored, Why: "the socket of Multus' daemon; the key of this name is Plexus' own, and plexusd sets it"},
+			want: Key{Became: Ignored, Why: "the socket of Multus' daemon; in Plexus this key names plexusd's socket, and plexusd sets it"},
 		},
 		"a path of the daemon's container becomes that on the node": {
 			daemon: `{"confDir": "/host/etc/cni/multus/net.d"}`, target: Kubernetes, key: "confDir",
-			want: Key{Became: Changed, To: "confDir", Value: json.RawMessage(`"/etc/cni/multus/net.d"`), Why: "the path in the container of Multus' daemon; this is the one on the node"},
+			want: Key{Became: Changed, To: "confDir", Value: json.RawMessage(`"/etc/cni/multus/net.d"`), Why: "it was the path in the container of Multus' daemon; this is the node's"},
 		},
 		"so does one under the daemon's chroot": {
 			daemon: `{"chrootDir": "/node/", "binDir": "/node/usr/lib/cni"}`, target: Kubernetes, key: "binDir",
-			want: Key{Became: Changed, To: "binDir", Value: json.RawMessage(`"/usr/lib/cni"`), Why: "the path in the container of Multus' daemon; this is the one on the node"},
+			want: Key{Became: Changed, To: "binDir", Value: json.RawMessage(`"/usr/lib/cni"`), Why: "it was the path in the container of Multus' daemon; this is the node's"},
 		},
 		"a path of the thin plugin is one of the node whatever it is called": {
 			conf: thin(`"binDir": "/host/bin"`), target: Plain, key: "binDir",
@@ -178,15 +178,15 @@ func TestKeys(t *testing.T) {
 		},
 		"the state of Multus is not Plexus' own": {
 			conf: thin(`"cniDir": "/data/multus"`), target: Plain, key: "cniDir",
-			want: Key{Became: Renamed, To: "legacyCNIDir", Value: json.RawMessage(`"/data/multus"`), Why: "the state of Multus is there; Plexus keeps its own in /var/lib/cni/plexus"},
+			want: Key{Became: Renamed, To: "legacyCNIDir", Value: json.RawMessage(`"/data/multus"`), Why: "Multus keeps its state there; Plexus keeps its own in /var/lib/cni/plexus"},
 		},
 		"the daemon's value counts before the plugin's": {
 			conf: `{"type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/10-a.conf", "logLevel": "debug"}`, daemon: `{"logLevel": "error"}`, target: Kubernetes, key: "logLevel",
-			want: Key{Became: Ignored, Why: "the daemon's configuration has another value, which counts"},
+			want: Key{Became: Ignored, Why: "the daemon's configuration has another value, which takes precedence"},
 		},
 		"a master that Multus' daemon was told is the default network": {
 			daemon: `{"multusMasterCNI": "10-a.conf", "multusAutoconfigDir": "/host/etc/cni/net.d"}`, target: Kubernetes, key: "multusMasterCNI",
-			want: Key{Became: Renamed, To: "clusterNetwork", Value: json.RawMessage(`"/etc/cni/net.d/10-a.conf"`), Why: "the path in the container of Multus' daemon; this is the one on the node"},
+			want: Key{Became: Renamed, To: "clusterNetwork", Value: json.RawMessage(`"/etc/cni/net.d/10-a.conf"`), Why: "it was the path in the container of Multus' daemon; this is the node's"},
 		},
 		"a relative path is refused": {
 			conf: thin(`"logFile": "multus.log"`), target: Plain, key: "logFile",
@@ -198,11 +198,11 @@ func TestKeys(t *testing.T) {
 		},
 		"a default network that is no string is refused": {
 			conf: thin(`"clusterNetwork": 7`), target: Plain, key: "clusterNetwork",
-			want: Key{Became: Refused, Why: "clusterNetwork is no string"}, finding: ConfKeyRefused,
+			want: Key{Became: Refused, Why: "clusterNetwork is not a string"}, finding: ConfKeyRefused,
 		},
 		"Multus in Multus is refused": {
 			conf: `{"type": "multus", "delegates": [{"type": "multus"}]}`, target: Plain, key: "delegates",
-			want: Key{Became: Refused, Why: "delegates[0] is of the meta-plugin multus, which is no network"}, finding: ConfKeyRefused,
+			want: Key{Became: Refused, Why: "delegates[0] is of the meta-plugin multus, which is not a network"}, finding: ConfKeyRefused,
 		},
 		"a key that nobody knows is told": {
 			conf: thin(`"namespaceIsolaton": true`), target: Plain, key: "namespaceIsolaton",
@@ -312,16 +312,16 @@ func TestParseRefuses(t *testing.T) {
 	}{
 		"nothing":                           {ParseConf, "", "it is empty"},
 		"no JSON":                           {ParseConf, "{\"type\": ", "file: invalid manifest: document 1"},
-		"a list of values":                  {ParseConf, "[]", "no JSON object"},
-		"null":                              {ParseConf, "null", "no JSON object"},
+		"a list of values":                  {ParseConf, "[]", "not a JSON object"},
+		"null":                              {ParseConf, "null", "not a JSON object"},
 		"two documents":                     {ParseConf, "{}\n---\n{}", "more than one document"},
 		"another plugin":                    {ParseConf, `{"type": "bridge"}`, `its type is not "multus" or "multus-shim"`},
 		"a type that is no string":          {ParseConf, `{"type": 7}`, `its type is not "multus"`},
 		"a list without Multus":             {ParseConf, `{"plugins": [{"type": "bridge"}]}`, "none of its plugins"},
 		"a list with two of it":             {ParseConf, `{"plugins": [{"type": "multus"}, {"type": "multus-shim"}]}`, "two plugins of Multus"},
-		"plugins that are none":             {ParseConf, `{"plugins": [7]}`, "no object"},
-		"plugins that are no list":          {ParseConf, `{"plugins": {}}`, "plugins is no list"},
-		"a key in two spellings":            {ParseConf, `{"type": "multus", "confDir": "/a", "confdir": "/b"}`, `key "confDir" is there in two spellings`},
+		"plugins that are none":             {ParseConf, `{"plugins": [7]}`, "not an object"},
+		"plugins that are no list":          {ParseConf, `{"plugins": {}}`, "plugins is not a list"},
+		"a key in two spellings":            {ParseConf, `{"type": "multus", "confDir": "/a", "confdir": "/b"}`, `key "confDir" appears in two spellings`},
 		"a plugin's configuration as other": {ParseDaemon, `{"type": "multus-shim"}`, "name it with --conf"},
 		"a ConfigMap without the key":       {ParseDaemon, `{"kind": "ConfigMap", "data": {"x": "{}"}}`, `a ConfigMap without key "daemon-config.json"`},
 		"more than 4 MiB":                   {ParseConf, `{"type": "` + strings.Repeat("x", config.MaxBytes) + `"}`, "at most"},

@@ -28,7 +28,7 @@ func (t *translator) defaultNetwork() {
 	var delegates []json.RawMessage
 	for _, key := range []string{cluster, master} {
 		if v, ok := t.eff[key]; ok && !isString(v.raw) {
-			t.add(key, v, outcome{became: Refused, why: key + " is no string", mend: "name the default network, or the path of its file"})
+			t.add(key, v, outcome{became: Refused, why: key + " is not a string", mend: "name the default network, or the path of its file"})
 			delete(t.eff, key)
 		}
 	}
@@ -37,7 +37,7 @@ func (t *translator) defaultNetwork() {
 	switch {
 	case t.text(cluster) != "":
 		t.add(cluster, t.eff[cluster], t.reference(t.text(cluster)))
-		ignore(inline, "clusterNetwork goes before it")
+		ignore(inline, "clusterNetwork takes precedence")
 		ignore(master, "Multus made clusterNetwork of it")
 	case len(delegates) > 0 || (t.eff[inline].raw != nil && t.text(master) == ""):
 		t.add(inline, t.eff[inline], t.delegates(delegates))
@@ -93,19 +93,19 @@ func (t *translator) reference(name string) outcome {
 		return followed(path)
 	}
 	if t.Target == Kubernetes && filepath.IsAbs(path) && filepath.Dir(path) != defaultNetDir {
-		t.find(ConfKeyChanged, finding.Warning, key, fmt.Sprintf("%s is outside of %s, the one folder of networks that the DaemonSet of plexusd mounts", clip(path), defaultNetDir),
+		t.find(ConfKeyChanged, finding.Warning, key, fmt.Sprintf("%s is outside of %s, the only folder of networks that the DaemonSet of plexusd mounts", clip(path), defaultNetDir),
 			"mount its folder into the DaemonSet, read-only and at the same path, or plexusd waits for a default network")
 	}
 	o := outcome{became: Kept, to: key, value: path}
 	if path != name {
-		o.became, o.why = Changed, "the path in the container of Multus' daemon; this is the one on the node"
+		o.became, o.why = Changed, "it was the path in the container of Multus' daemon; this is the node's"
 	}
 	return t.checked(o)
 }
 
 // meta is for a path that leads to Multus or Plexus: a daemon took the file of another meta-plugin for the network's.
 func (t *translator) meta(path string, list *nad.List) outcome {
-	why := fmt.Sprintf("%s is of the meta-plugin %s, which is no network", path, strings.Join(list.Types(), ", "))
+	why := fmt.Sprintf("%s is of the meta-plugin %s, which is not a network", path, strings.Join(list.Types(), ", "))
 	t.out.Network = t.primary
 	switch {
 	case t.primary == nil:
@@ -130,7 +130,7 @@ func (t *translator) delegates(delegates []json.RawMessage) outcome {
 		}
 		if isMeta(list) {
 			return outcome{
-				became: Refused, why: fmt.Sprintf("delegates[%d] is of the meta-plugin %s, which is no network", i, strings.Join(list.Types(), ", ")),
+				became: Refused, why: fmt.Sprintf("delegates[%d] is of the meta-plugin %s, which is not a network", i, strings.Join(list.Types(), ", ")),
 				mend: "write the configuration of the default network itself",
 			}
 		}
@@ -147,7 +147,7 @@ func (t *translator) delegates(delegates []json.RawMessage) outcome {
 }
 
 func followed(path string) outcome {
-	return outcome{became: Ignored, why: "plexusd finds " + path + " by itself, the lexically first, and follows it when it changes"}
+	return outcome{became: Ignored, why: "plexusd finds " + path + " by itself, as the lexically first, and follows its changes"}
 }
 
 func isMeta(list *nad.List) bool {

@@ -70,7 +70,7 @@ type container struct {
 }
 
 // Parse reads the documents of one file: Pods, NetworkAttachmentDefinitions and lists of them, as kubectl prints them. Objects of other
-// kinds are left alone; one that can not be read becomes a finding. The error is for what is no YAML or JSON at all.
+// kinds are left alone; one that cannot be read becomes a finding. The error is for what is no YAML or JSON at all.
 func (o *Objects) Parse(name string, data []byte) error {
 	if o.definitions == nil {
 		o.definitions = map[nad.Ref]*nad.Definition{}
@@ -109,7 +109,7 @@ func (o *Objects) add(file string, doc json.RawMessage, kind string) error {
 		o.addDefinition(file, doc)
 	case strings.HasSuffix(k, "List"):
 		if kind != "" {
-			return fmt.Errorf("%s: a list in a list: write its items into the outer one", file)
+			return fmt.Errorf("%s: a list in a list: move its items into the outer one", file)
 		}
 		for _, item := range head.Items {
 			// "-" stands for a List's own items, which say what they are.

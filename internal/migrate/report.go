@@ -79,12 +79,12 @@ func (r *Report) steps(in Input) []string {
 		}
 		step := "delete the DaemonSet of Multus, and on each node " + old
 		if in.Daemon != nil {
-			step += "; soon, as its daemon, where it looks for the default network by itself, takes 00-plexus.conflist for it when it starts anew"
+			step += "; do so soon: where Multus' daemon looks for the default network by itself, it takes 00-plexus.conflist for it when it restarts"
 		}
 		steps = append(steps, step)
 	}
 	if r.State.Sandboxes > 0 {
-		steps = append(steps, fmt.Sprintf("leave %s: Plexus takes %d sandboxes down from it, each when its pod ends", r.State.Dir, r.State.Sandboxes))
+		steps = append(steps, fmt.Sprintf("keep %s: Plexus detaches %d sandboxes by it, each when its pod ends", r.State.Dir, r.State.Sandboxes))
 	}
 	return steps
 }

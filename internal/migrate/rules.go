@@ -45,14 +45,14 @@ func rules() []rule {
 		{"cniDir", func(t *translator, _ string, raw json.RawMessage) outcome {
 			o := t.path("legacyCNIDir", raw)
 			if o.became != Refused && o.became != Ignored {
-				o.became, o.why = Renamed, "the state of Multus is there; Plexus keeps its own in "+config.DefaultCNIDir
+				o.became, o.why = Renamed, "Multus keeps its state there; Plexus keeps its own in "+config.DefaultCNIDir
 			}
 			return o
 		}},
 		{"binDir", (*translator).path},
 		{"readinessindicatorfile", (*translator).path},
 		{"auxiliaryCNIChainName", (*translator).kept},
-		{"retryDeleteOnError", because("a DEL keeps on record what failed in any case")},
+		{"retryDeleteOnError", because("a DEL always keeps what failed on record")},
 		{"logLevel", (*translator).kept},
 		{"logToStderr", (*translator).kept},
 		{"logFile", (*translator).logFile},
@@ -60,7 +60,7 @@ func rules() []rule {
 		{"runtimeConfig", because("the container runtime writes it for each call")},
 		{"prevResult", because("the container runtime writes it for each call")},
 		{"args", because("the container runtime writes it for each call")},
-		{"ipam", because("a meta-plugin gives no addresses itself")},
+		{"ipam", because("a meta-plugin assigns no addresses itself")},
 		{"dns", because("a meta-plugin sets no DNS itself")},
 		{"cniVersions", (*translator).listKey},
 		{"disableCheck", (*translator).listKey},
@@ -68,12 +68,12 @@ func rules() []rule {
 		{"loadOnlyInlinedPlugins", (*translator).listKey},
 
 		// of the daemon
-		{"chrootDir", because("the plugin runs on the node itself, so that nothing has to leave a container")},
+		{"chrootDir", because("the plugin runs on the node itself, outside of a container")},
 		{"cniConfigDir", (*translator).netDir},
 		{"multusAutoconfigDir", (*translator).netDir},
 		{"multusConfigFile", (*translator).configFile},
 		{"socketDir", because("the socket of Multus' daemon; that of plexusd is in " + plexusSocketDir)},
-		{"daemonSocketDir", because("the socket of Multus' daemon; the key of this name is Plexus' own, and plexusd sets it")},
+		{"daemonSocketDir", because("the socket of Multus' daemon; in Plexus this key names plexusd's socket, and plexusd sets it")},
 		{"metricsPort", (*translator).metricsPort},
 		{"perNodeCertificate", because("plexusd uses the token of its pod, which is bound to the node and renewed by the kubelet")},
 		{"forceCNIVersion", because("the version of the default network's configuration counts")},
@@ -130,7 +130,7 @@ func (t *translator) path(key string, raw json.RawMessage) outcome {
 	host := t.hostPath(path)
 	o := outcome{became: Kept, to: key, value: host}
 	if host != path {
-		o.became, o.why = Changed, "the path in the container of Multus' daemon; this is the one on the node"
+		o.became, o.why = Changed, "it was the path in the container of Multus' daemon; this is the node's"
 	}
 	return t.checked(o)
 }
@@ -139,14 +139,14 @@ func (t *translator) path(key string, raw json.RawMessage) outcome {
 func (t *translator) logFile(key string, raw json.RawMessage) outcome {
 	o := t.path(key, raw)
 	if file, ok := o.value.(string); ok && strings.Contains(strings.ToLower(file), "multus") {
-		t.find(ConfKeyChanged, finding.Info, key, fmt.Sprintf("Plexus would go on in Multus' log %s", file), "name a file of its own: /var/log/plexus/plexus.log is the one that the component deploy/components/inspect shows to `kubectl plexus trace`")
+		t.find(ConfKeyChanged, finding.Info, key, fmt.Sprintf("Plexus would continue Multus' log %s", file), "name another file; `kubectl plexus trace` with the component deploy/components/inspect reads /var/log/plexus/plexus.log")
 	}
 	return o
 }
 
 func (t *translator) listKey(key string, raw json.RawMessage) outcome {
 	if t.Target == Kubernetes {
-		return ignored("plexusd writes it, as the default network has it, and calls the network plexus")
+		return ignored("plexusd writes it: the default network's version, and the name plexus")
 	}
 	return outcome{became: Kept, to: "", why: "of the list: " + key + " " + clip(string(raw))}
 }
@@ -154,7 +154,7 @@ func (t *translator) listKey(key string, raw json.RawMessage) outcome {
 func (t *translator) capabilities(key string, raw json.RawMessage) outcome {
 	var claimed map[string]bool
 	if err := json.Unmarshal(raw, &claimed); err != nil {
-		return outcome{became: Refused, why: `capabilities is no object of true and false`, mend: `write {"portMappings": true} for example`}
+		return outcome{became: Refused, why: `capabilities is not an object of true and false`, mend: `write {"portMappings": true} for example`}
 	}
 	if t.Target == Kubernetes && t.out.Network != nil {
 		has := t.out.Network.Capabilities()
@@ -163,7 +163,7 @@ func (t *translator) capabilities(key string, raw json.RawMessage) outcome {
 			all = all && (!on || has[capability])
 		}
 		if all {
-			return ignored("plexusd claims what the default network can do")
+			return ignored("plexusd declares what the default network supports")
 		}
 	}
 	return outcome{became: Kept, to: key, value: raw}
@@ -181,7 +181,7 @@ func (t *translator) defaultNetworks(key string, raw json.RawMessage) outcome {
 	for i, name := range names {
 		if host := t.hostPath(name); strings.Contains(name, "/") && host != name {
 			names[i] = host
-			o.became, o.why = Changed, "paths of the daemon's container became those on the node"
+			o.became, o.why = Changed, "paths in the daemon's container became those on the node"
 		}
 	}
 	o.value = names
@@ -191,14 +191,14 @@ func (t *translator) defaultNetworks(key string, raw json.RawMessage) outcome {
 func (t *translator) kubeconfig(key string, raw json.RawMessage) outcome {
 	switch {
 	case t.Target == Kubernetes:
-		return ignored("plexusd knows pods and networks, by the token of its own service account")
+		return ignored("plexusd reads pods and networks with the token of its own service account")
 	case t.ManifestDir != "":
 		return ignored("pods and networks come from manifestDir")
 	}
 	o := t.path(key, raw)
 	if o.became == Kept || o.became == Changed {
-		t.find(ConfKeyChanged, finding.Warning, key, "the kubeconfig of Multus: it ends with the service account of Multus, and plexusd lookup uses it for each call",
-			"write one for an account of Plexus that may get pods and NetworkAttachmentDefinitions, or install with deploy/base (--for kubernetes)")
+		t.find(ConfKeyChanged, finding.Warning, key, "it is Multus' kubeconfig, which stops working when Multus' service account is deleted; plexusd lookup uses it for each call",
+			"write one for an account of Plexus that can get pods and NetworkAttachmentDefinitions, or install with deploy/base (--for kubernetes)")
 	}
 	return o
 }
@@ -222,7 +222,7 @@ func (t *translator) netDir(key string, raw json.RawMessage) outcome {
 		t.find(ConfKeyChanged, finding.Warning, key, fmt.Sprintf("the container runtime reads %s, and the DaemonSet of plexusd mounts %s", host, defaultNetDir),
 			"set the path of the volume conf in deploy/base/daemonset.yaml")
 	}
-	return ignored("a volume of the DaemonSet of plexusd stands for it")
+	return ignored("a volume of the DaemonSet of plexusd replaces it")
 }
 
 func (t *translator) configFile(key string, raw json.RawMessage) outcome {
@@ -237,12 +237,12 @@ func (t *translator) configFile(key string, raw json.RawMessage) outcome {
 }
 
 func (t *translator) metricsPort(key string, raw json.RawMessage) outcome {
-	t.find(ConfKeyChanged, finding.Info, key, fmt.Sprintf("metrics are on port %s of all addresses; those of plexusd are on 127.0.0.1:9652, by other names", clip(string(raw))), "add deploy/components/metrics, and let Prometheus scrape its Service")
+	t.find(ConfKeyChanged, finding.Info, key, fmt.Sprintf("Multus serves metrics on port %s of all addresses; plexusd serves its own on 127.0.0.1:9652, under other names", clip(string(raw))), "add deploy/components/metrics, and have Prometheus scrape its Service")
 	return ignored("see deploy/components/metrics")
 }
 
 // splitMend takes a message of one line apart: by the style of the house, what follows the last ": " outside of quotes and brackets
-// says how to mend it. Keys of JSON that the mend shows are none of it.
+// is the fix. Keys of JSON that the fix shows do not count.
 func splitMend(message string) (string, string) {
 	depth, quoted, at := 0, false, -1
 	for i := range len(message) {

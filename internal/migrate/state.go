@@ -18,7 +18,7 @@ type State struct {
 	// Sandboxes and Attachments are taken down by Plexus, when their pods end.
 	Sandboxes   int `json:"sandboxes"`
 	Attachments int `json:"attachments"`
-	// Unreadable are the containers whose state can not be used.
+	// Unreadable are the containers whose state cannot be used.
 	Unreadable []string `json:"unreadable,omitempty"`
 }
 
@@ -40,7 +40,7 @@ func ReadState(root, dir string) (State, []finding.Finding) {
 			s.Unreadable = append(s.Unreadable, id)
 			findings = append(findings, finding.Finding{
 				Code: StateUnreadable, Severity: finding.Warning, Object: "container " + id, Field: dir,
-				Text: fmt.Sprintf("its state can not be used, so that its DEL fails: %v", err), Mend: "drain the node before Multus goes, or remove the file once what the container had is known to be free",
+				Text: fmt.Sprintf("its state cannot be used, so its DEL fails: %v", err), Mend: "drain the node before you remove Multus, or remove the file once you know that what the container had is free",
 			})
 		case plan != nil:
 			s.Sandboxes++

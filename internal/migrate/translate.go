@@ -75,7 +75,7 @@ type translator struct {
 // Translate decides what becomes of each key. Errors match [ErrInvalid]; a key without an equal is no error but a finding.
 func Translate(in Input) (*Translation, error) {
 	if in.Conf == nil && in.Daemon == nil {
-		return nil, fmt.Errorf("%w: neither the plugin's nor a daemon's configuration: name one", ErrInvalid)
+		return nil, fmt.Errorf("%w: neither the plugin's nor the daemon's configuration was given: name one", ErrInvalid)
 	}
 	t := &translator{
 		Input: in, thick: in.Daemon != nil || in.Conf.Type == typeThick,
@@ -126,7 +126,7 @@ func (t *translator) merge() {
 	if f := t.Daemon; f != nil {
 		for key, raw := range f.Keys {
 			if old, ok := t.eff[key]; ok && !sameJSON(old.raw, raw) {
-				t.out.Keys = append(t.out.Keys, Key{Key: key, File: old.file, Became: Ignored, Why: "the daemon's configuration has another value, which counts"})
+				t.out.Keys = append(t.out.Keys, Key{Key: key, File: old.file, Became: Ignored, Why: "the daemon's configuration has another value, which takes precedence"})
 			}
 			t.eff[key] = value{raw, f.Path}
 		}
@@ -196,7 +196,7 @@ func (t *translator) unknown() {
 	for _, key := range slices.Sorted(maps.Keys(t.eff)) {
 		if documented(key) == "" {
 			t.add(key, t.eff[key], outcome{became: Ignored, why: "neither Multus nor Plexus knows it"})
-			t.find(ConfKeyUnknown, finding.Warning, key, "neither Multus nor Plexus knows this key, so it was left out", "correct it if it is misspelt; a program that reads it has to get it elsewhere")
+			t.find(ConfKeyUnknown, finding.Warning, key, "neither Multus nor Plexus knows this key, so it was omitted", "correct it if it is misspelt; a program that reads it must get it elsewhere")
 		}
 	}
 }
@@ -207,17 +207,17 @@ func (t *translator) needed() {
 		t.out.Keys = append(t.out.Keys, Key{Key: key, Became: Added, To: key, Value: t.set(key, v), Why: why})
 	}
 	if t.Target == Plain && t.ManifestDir != "" {
-		added("manifestDir", t.ManifestDir, "pods and networks come from there")
+		added("manifestDir", t.ManifestDir, "pods and networks are read from there")
 	}
 	if _, ok := t.plugin["confDir"]; !ok && t.text("confDir") == "" && hasConfigurations(rooted(t.Root, defaultConfDir)) {
-		added("confDir", defaultConfDir, "Multus' default; there are networks in that folder")
+		added("confDir", defaultConfDir, "it is Multus' default, and there are networks in that folder")
 	}
 	t.out.StateDir = cmp.Or(t.text("cniDir"), config.DefaultLegacyCNIDir)
 }
 
 func hasConfigurations(dir string) bool {
 	for _, ext := range []string{"conf", "conflist", "json"} {
-		// The pattern is ours, and a folder that can not be read has none to offer.
+		// The pattern is ours, and a folder that cannot be read has none to offer.
 		if files, err := filepath.Glob(filepath.Join(dir, "*."+ext)); err == nil && len(files) > 0 {
 			return true
 		}
@@ -230,8 +230,8 @@ func (t *translator) chained() {
 	if t.Conf == nil || t.Target == Plain || len(t.Conf.Before)+len(t.Conf.After) == 0 {
 		return
 	}
-	t.find(ConfChained, finding.Error, "plugins", fmt.Sprintf("%d more plugins stand beside Multus in its list %s, and the list that plexusd writes has Plexus alone", len(t.Conf.Before)+len(t.Conf.After), t.Conf.Path),
-		"put them into the list of the default network, or into the folder beside it that has its name")
+	t.find(ConfChained, finding.Error, "plugins", fmt.Sprintf("%d more plugins are beside Multus in its list %s, but the list that plexusd writes has only Plexus", len(t.Conf.Before)+len(t.Conf.After), t.Conf.Path),
+		"move them to the list of the default network, or to the folder beside it that has its name")
 }
 
 // text is the string value of a key, "" if it has none.
@@ -263,7 +263,7 @@ func (t *translator) assemble() error {
 		return err
 	}
 	if cfg.AuxiliaryCNIChainName != "" && !cfg.ClusterNetworkIsPath() {
-		return errors.New("auxiliaryCNIChainName needs clusterNetwork to be a path, beside which the chain's files are: name the file of the default network in clusterNetwork, or leave the chain out")
+		return errors.New("auxiliaryCNIChainName needs clusterNetwork to be a path, with the chain's files beside it: name the file of the default network in clusterNetwork, or omit the chain")
 	}
 	plugin := maps.Clone(t.plugin)
 	if t.Target == Kubernetes {
@@ -305,7 +305,7 @@ func (t *translator) list(cniVersion string, plugin map[string]json.RawMessage) 
 		plugins = append(plugins, t.Conf.Before...)
 	}
 	if !json.Valid(encode(plugin)) {
-		return nil, errors.New("it can not be written as JSON")
+		return nil, errors.New("it cannot be written as JSON")
 	}
 	plugins = append(plugins, encode(plugin))
 	if t.Conf != nil {
