@@ -61,7 +61,7 @@ func TestTrust(t *testing.T) {
 		},
 		"R24 a delegate that runs Plexus, on every verb": func(w *world) {
 			script := w.write("bin/wrapper", "#!/bin/sh\nexec "+filepath.Join(testenv.Build(w.t, "./cmd/plexus", "./conformance/recorder"), "plexus")+"\n")
-			if err := os.Chmod(script, 0o755); err != nil { //nolint:gosec // A plugin.
+			if err := os.Chmod(script, 0o755); err != nil {
 				w.t.Fatal(err)
 			}
 			w.version11()

@@ -33,7 +33,7 @@ func TestThePageForHostsWithoutKubernetes(t *testing.T) {
 	// The first builds and installs; here the programs are built already.
 	programs := filepath.Join(t.TempDir(), "bin")
 	for _, dir := range []string{testenv.Build(t, "./cmd/plexus", "github.com/containernetworking/cni/cnitool"), testenv.Plugins(t)} {
-		if err := os.CopyFS(programs, os.DirFS(dir)); err != nil && !os.IsExist(err) {
+		if err = os.CopyFS(programs, os.DirFS(dir)); err != nil && !os.IsExist(err) {
 			t.Fatal(err)
 		}
 	}

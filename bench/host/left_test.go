@@ -27,7 +27,8 @@ func TestWhatAContenderLeavesIsFoundWhereverItIs(t *testing.T) {
 		}
 		c.runtimeDir = filepath.Join(dir, "runtime")
 		netns := testenv.NetNS(t)
-		if left, err := c.Left(netns); err != nil || len(left) != 0 {
+		var left []string
+		if left, err = c.Left(netns); err != nil || len(left) != 0 {
 			t.Errorf("%v, %v where nothing is left", left, err)
 		}
 		want := filepath.Join(dir, place)

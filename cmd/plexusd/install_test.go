@@ -102,8 +102,10 @@ func TestFoldersOfAnotherUser(t *testing.T) {
 			if err := os.Chown(foreign, 1001, 1001); err != nil {
 				t.Fatal(err)
 			}
-			args := []string{"--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--", plexusd, "install",
-				"--conf-dir=" + filepath.Join(root, "conf"), "--bin-dir=" + filepath.Join(root, "bin"), "--bin-source=" + filepath.Join(root, "source")}
+			args := []string{
+				"--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--", plexusd, "install",
+				"--conf-dir=" + filepath.Join(root, "conf"), "--bin-dir=" + filepath.Join(root, "bin"), "--bin-source=" + filepath.Join(root, "source"),
+			}
 			out, err := exec.CommandContext(t.Context(), setpriv, args...).CombinedOutput()
 			for _, part := range []string{"permission denied", says, "mode 0", "chown root:root", "deploy/components/dac-override"} {
 				if err == nil || !strings.Contains(string(out), part) {
@@ -146,7 +148,8 @@ mount --make-rprivate /; mount --bind k3s inside; mount --bind anchor anchor
 	if err == nil || !strings.Contains(out, root+"/inside is "+root+"/k3s on the host") || !strings.Contains(out, "--conf-dir="+root+"/k3s") {
 		t.Errorf("plexusd install: %v\n%s", err, out)
 	}
-	if files, err := os.ReadDir(filepath.Join(root, "k3s")); err != nil || len(files) != 1 {
+	files, err := os.ReadDir(filepath.Join(root, "k3s"))
+	if err != nil || len(files) != 1 {
 		t.Errorf("files %v, %v; want the primary alone", files, err)
 	}
 	if out, err = run("--host-links"); err != nil {

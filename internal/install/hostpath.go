@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -128,10 +129,8 @@ func checkPaths(table string, dirs map[string]string) error {
 
 // isAlias reports whether two paths may name one folder of the host. A snap's "current" is a link to its revision.
 func isAlias(host, dir string) bool {
-	for _, path := range aliases(dir) {
-		if path == host {
-			return true
-		}
+	if slices.Contains(aliases(dir), host) {
+		return true
 	}
 	before, after, ok := strings.Cut(dir, "/current/")
 	if !ok {

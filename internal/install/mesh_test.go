@@ -45,7 +45,6 @@ func insert(t *testing.T, path, pluginType string) {
 		return
 	}
 	tmp := path + ".mesh"
-	//nolint:gosec // as the meshes do
 	if err = os.WriteFile(tmp, out, 0o644); err == nil {
 		err = os.Rename(tmp, path)
 	}

@@ -14,7 +14,9 @@ import (
 
 func TestTokenNode(t *testing.T) {
 	t.Parallel()
-	jwt := func(claims string) string { return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln" }
+	jwt := func(claims string) string {
+		return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln"
+	}
 	bound := jwt(`{"sub":"system:serviceaccount:plexus-system:plexusd","kubernetes.io":{"node":{"name":"n1","uid":"u"},"pod":{"name":"p"}}}`)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(bound+"\n"), 0o600); err != nil {

@@ -31,10 +31,10 @@ func TestReadinessFileWithoutInotify(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		program := filepath.Join(dir, "test")
-		if err = os.Chmod(dir, 0o755); err != nil { //nolint:gosec // Another user runs what is in it.
+		if err = os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err = os.WriteFile(program, own, 0o755); err != nil { //nolint:gosec // Another user runs it.
+		if err = os.WriteFile(program, own, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestReadinessFileWithoutInotify$", "-test.v")
