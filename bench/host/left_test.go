@@ -38,7 +38,7 @@ func TestWhatAContenderLeavesIsFoundWhereverItIs(t *testing.T) {
 		} else {
 			writeFile(t, want)
 		}
-		left, err := c.Left(netns)
+		left, err = c.Left(netns)
 		if diff := cmp.Diff([]string{want}, left); diff != "" || err != nil {
 			t.Errorf("%v (-want +got):\n%s", err, diff)
 		}
