@@ -32,9 +32,14 @@ type CacheEntry struct {
 // CacheKind is the kind of entries that libcni writes since CNI 0.7.
 const CacheKind = "cniCacheV1"
 
+// CacheName is the file name of an attachment's entry.
+func (a *Attachment) CacheName(containerID string) string {
+	return fmt.Sprintf("%s-%s-%s", a.List.Name(), containerID, a.IfName)
+}
+
 // cacheFile is libcni's cache entry of an attachment.
 func (e *Executor) cacheFile(s Sandbox, a *Attachment) string {
-	return filepath.Join(e.CacheDir, "results", fmt.Sprintf("%s-%s-%s", a.List.Name(), s.ContainerID, a.IfName))
+	return filepath.Join(e.CacheDir, "results", a.CacheName(s.ContainerID))
 }
 
 // writeCache writes the entry of each attachment, as libcni does: without a flush.

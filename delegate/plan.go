@@ -200,7 +200,7 @@ func NewPlan(r Request) (*Plan, error) {
 		if err := r.addDeviceInfo(a, n); err != nil {
 			return nil, fmt.Errorf("network %s: device info file: %w", n.Name, err)
 		}
-		if name := a.List.Name() + "-" + r.Sandbox.ContainerID + "-" + a.IfName; len(name) > maxFileName {
+		if name := a.CacheName(r.Sandbox.ContainerID); len(name) > maxFileName {
 			return nil, fmt.Errorf("%w: network %s: its result cannot be kept: container ID %.20s… and network name %q make a file name of %d bytes, at most %d are possible: shorten the network's name",
 				ErrInvalid, n.Name, r.Sandbox.ContainerID, a.List.Name(), len(name), maxFileName)
 		}

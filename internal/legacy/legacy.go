@@ -260,8 +260,9 @@ func fill(a *delegate.Attachment, c *delegate.CacheEntry) {
 // made completely are in the cache. Entries of the container that cannot be read are listed beside.
 //
 // A container may have several sandboxes, each with its default interface (CNI: an attachment is a container ID and an interface name).
-// Entries that Plexus wrote say whose they are; others are left out if taken says that another sandbox's record has them.
-func FromCache(dir string, s delegate.Sandbox, taken func(network, ifName string) bool) (*delegate.Plan, []string, error) {
+// Entries that Plexus wrote say whose they are; others, and those that cannot be read, as one that is just being written, are left out if
+// taken says that another sandbox's record has an attachment with an entry of that file name.
+func FromCache(dir string, s delegate.Sandbox, taken func(entry string) bool) (*delegate.Plan, []string, error) {
 	files, err := entriesOf(filepath.Join(dir, results), s.ContainerID)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list libcni's cache: %w", err)
@@ -270,14 +271,14 @@ func FromCache(dir string, s delegate.Sandbox, taken func(network, ifName string
 	var unreadable []string
 	for _, file := range files {
 		c, err := readCache(file)
+		if err == nil && (c.ContainerID != s.ContainerID || (c.SandboxIfName != "" && c.SandboxIfName != s.IfName)) {
+			continue
+		}
+		if (err != nil || c.SandboxIfName == "") && taken != nil && taken(filepath.Base(file)) {
+			continue
+		}
 		if err != nil {
 			unreadable = append(unreadable, file)
-			continue
-		}
-		if c.ContainerID != s.ContainerID || (c.SandboxIfName != "" && c.SandboxIfName != s.IfName) {
-			continue
-		}
-		if c.SandboxIfName == "" && taken != nil && taken(c.NetworkName, c.IfName) {
 			continue
 		}
 		a, err := fromEntry(c, s)

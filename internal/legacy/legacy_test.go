@@ -241,7 +241,7 @@ func TestEntriesThatSayWhoseTheyAre(t *testing.T) {
 		"of eth0, and one that another has": {"eth0", true, []string{"net1"}},
 		"of eth1, and one that another has": {"eth1", true, []string{"net2"}},
 	} {
-		p, unreadable, err := FromCache(dir, delegate.Sandbox{ContainerID: "c0ffee", IfName: tc.ifName}, func(string, string) bool { return tc.taken })
+		p, unreadable, err := FromCache(dir, delegate.Sandbox{ContainerID: "c0ffee", IfName: tc.ifName}, func(string) bool { return tc.taken })
 		if err != nil || unreadable != nil {
 			t.Fatal(unreadable, err)
 		}
@@ -257,6 +257,17 @@ func TestEntriesThatSayWhoseTheyAre(t *testing.T) {
 	want := []delegate.Sandbox{{ContainerID: "c0ffee", IfName: "eth0"}, {ContainerID: "c0ffee", IfName: "eth1"}}
 	if diff := cmp.Diff(want, sandboxes); err != nil || diff != "" {
 		t.Errorf("Sandboxes (-want +got): %v\n%s", err, diff)
+	}
+}
+
+func TestEntryThatAnotherSandboxIsJustWritingIsItsOwn(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, map[string]string{"results/lan-c0ffee-net1": "", "results/wan-c0ffee-net2": "{"})
+	taken := func(entry string) bool { return entry == "lan-c0ffee-net1" }
+	p, unreadable, err := FromCache(dir, delegate.Sandbox{ContainerID: "c0ffee", IfName: "eth0"}, taken)
+	want := []string{filepath.Join(dir, "results/wan-c0ffee-net2")}
+	if diff := cmp.Diff(want, unreadable); p != nil || err != nil || diff != "" {
+		t.Errorf("plan %v, %v, files that cannot be read (-want +got):\n%s", p, err, diff)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,7 @@ func (c *call) findState(s delegate.Sandbox) (*state, error) {
 func (c *call) fromCache(s delegate.Sandbox) (*delegate.Plan, []string, error) {
 	var others []*delegate.Plan
 	loaded, unknown := false, false
-	return legacy.FromCache(c.cfg.CNIDir, s, func(network, ifName string) bool {
+	return legacy.FromCache(c.cfg.CNIDir, s, func(entry string) bool {
 		if !loaded {
 			loaded = true
 			others, unknown = c.siblings(s)
@@ -98,10 +99,8 @@ func (c *call) fromCache(s delegate.Sandbox) (*delegate.Plan, []string, error) {
 			return true // a record that cannot be read may have it
 		}
 		for _, p := range others {
-			for _, a := range p.Attachments {
-				if a.List.Name() == network && a.IfName == ifName {
-					return true
-				}
+			if slices.ContainsFunc(slices.Concat(p.Attachments, p.Leftovers), func(a delegate.Attachment) bool { return a.CacheName(s.ContainerID) == entry }) {
+				return true
 			}
 		}
 		return false
