@@ -477,7 +477,7 @@ func (w *world) left() []string {
 	var left []string
 	for _, dir := range []string{"state", "legacy"} {
 		err := filepath.WalkDir(w.path(dir), func(path string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) || (err == nil && (d.IsDir() || d.Name() == ".lock" || d.Name() == "boot-id" || d.Name() == "slots")) {
+			if errors.Is(err, fs.ErrNotExist) || (err == nil && (d.IsDir() || d.Name() == ".lock" || d.Name() == "boot-id" || d.Name() == "source-seen" || d.Name() == "slots")) {
 				return nil
 			}
 			left = append(left, strings.TrimPrefix(path, w.dir+"/"))

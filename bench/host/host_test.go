@@ -148,7 +148,7 @@ func TestNoopPluginAnswers(t *testing.T) {
 func TestLeftoversAreWhatHoldsSomething(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, name := range []string{"leases/net/lock", "leases/net/last_reserved_ip.0", "records/.lock", "boot-id", "slots/.lock", "slots/slots"} {
+	for _, name := range []string{"leases/net/lock", "leases/net/last_reserved_ip.0", "records/.lock", "boot-id", "source-seen", "slots/.lock", "slots/slots"} {
 		writeFile(t, filepath.Join(dir, name))
 	}
 	if left, err := leftovers(dir); err != nil || len(left) != 0 {

@@ -174,7 +174,7 @@ func leftovers(dir string) ([]string, error) {
 			return err
 		}
 		name := d.Name()
-		if name == "lock" || name == ".lock" || name == "boot-id" || name == "slots" || strings.HasPrefix(name, "last_reserved_ip") {
+		if name == "lock" || name == ".lock" || name == "boot-id" || name == "source-seen" || name == "slots" || strings.HasPrefix(name, "last_reserved_ip") {
 			return nil
 		}
 		found = append(found, path)

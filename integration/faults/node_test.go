@@ -262,7 +262,7 @@ func (n *node) files(dirs ...string) []string {
 				return nil
 			}
 			name := filepath.Base(path)
-			if err != nil || d.IsDir() && !strings.Contains(name, ".json") || name == ".lock" || name == "lock" || name == ballast || name == "boot-id" || name == "slots" {
+			if err != nil || d.IsDir() && !strings.Contains(name, ".json") || name == ".lock" || name == "lock" || name == ballast || name == "boot-id" || name == "source-seen" || name == "slots" {
 				return err
 			}
 			all = append(all, strings.TrimPrefix(path, n.dir+"/"))

@@ -125,13 +125,16 @@ func Containers(dir string) ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		// Our own folder of records, and our boot marker, may lie in the same place, and other programs' files.
-		if e.Type().IsRegular() && utils.ValidateContainerID(e.Name()) == nil && e.Name() != "boot-id" && isState(filepath.Join(dir, e.Name())) {
+		// Our own folder of records, and our markers, may lie in the same place, and other programs' files.
+		if e.Type().IsRegular() && utils.ValidateContainerID(e.Name()) == nil && !isOwnMarker(e.Name()) && isState(filepath.Join(dir, e.Name())) {
 			ids = append(ids, e.Name())
 		}
 	}
 	return ids, nil
 }
+
+// isOwnMarker reports whether a name is that of a file which Plexus keeps in its own state folder.
+func isOwnMarker(name string) bool { return name == "boot-id" || name == "source-seen" }
 
 // isRuntimeID reports whether a name is a container ID as containerd and CRI-O make them.
 func isRuntimeID(name string) bool {

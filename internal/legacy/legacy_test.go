@@ -182,7 +182,7 @@ func TestEntriesOfTheCacheThatCanNotBeReadAreTold(t *testing.T) {
 
 func TestContainersAndRemove(t *testing.T) {
 	t.Parallel()
-	dir := folder(t, map[string]string{"c0ffee": stateFile, "deadbeef": "[]", "results/x-c0ffee-eth0": "{}", "records/c-eth0.json": "{}", "boot-id": "b"})
+	dir := folder(t, map[string]string{"c0ffee": stateFile, "deadbeef": "[]", "results/x-c0ffee-eth0": "{}", "records/c-eth0.json": "{}", "boot-id": "b", "source-seen": ""})
 	ids, err := Containers(dir)
 	if diff := cmp.Diff([]string{"c0ffee", "deadbeef"}, ids); err != nil || diff != "" {
 		t.Errorf("Containers (-want +got): %v\n%s", err, diff)

@@ -284,7 +284,7 @@ func (n *node) files() []string {
 	var files []string
 	err := filepath.WalkDir(n.dir, func(path string, d fs.DirEntry, err error) error {
 		name := d.Name()
-		if err != nil || d.IsDir() || name == "lock" || name == "slots" || strings.HasPrefix(name, "last_reserved_ip") || name == ".lock" || name == "boot-id" || name == "default_web.json" {
+		if err != nil || d.IsDir() || name == "lock" || name == "slots" || strings.HasPrefix(name, "last_reserved_ip") || name == ".lock" || name == "boot-id" || name == "source-seen" || name == "default_web.json" {
 			return err
 		}
 		files = append(files, strings.TrimPrefix(path, n.dir))
