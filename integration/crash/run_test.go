@@ -290,12 +290,15 @@ func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster
 		}
 		b.gone = true
 	}
+	if err = w.refusedDELs(ctx, s, b); err != nil {
+		return err
+	}
 	if b.plan.forgotten {
 		w.note("%s forgotten", b.plan.name)
 		alive.end(b)
 		return nil
 	}
-	if err = w.beRefused(ctx, s, b); err != nil {
+	if err = w.endRefusals(b); err != nil {
 		return err
 	}
 	if err = w.until(ctx, "DEL of "+b.plan.name, func() (*call, error) { return w.startCall(ctx, s, "DEL", b, callPlan{}, nil) }); err != nil {
@@ -317,8 +320,8 @@ func (w *world) live(ctx context.Context, s *schedule, b *sandbox, alive *roster
 	return removeNetNS(b.path)
 }
 
-// beRefused asks for DELs that a plugin refuses, some of which the runtime cuts short. Then the plugin thinks better of it, or minutes go by.
-func (w *world) beRefused(ctx context.Context, s *schedule, b *sandbox) error {
+// refusedDELs are DELs of a sandbox one of whose plugins refuses something; some of them the runtime cuts short.
+func (w *world) refusedDELs(ctx context.Context, s *schedule, b *sandbox) error {
 	if len(b.plan.refusals) == 0 {
 		return nil
 	}
@@ -336,6 +339,11 @@ func (w *world) beRefused(ctx context.Context, s *schedule, b *sandbox) error {
 		}
 		w.count("DELs while a plugin refuses ADD or DEL")
 	}
+	return nil
+}
+
+// endRefusals has a plugin think better of what it refuses or, where that outlasts the sandbox, minutes go by.
+func (w *world) endRefusals(b *sandbox) error {
 	if b.plan.outlasted {
 		w.count("DELs that a refusal outlasts")
 		return w.letMinutesPass(b)
@@ -368,10 +376,15 @@ func (w *world) letMinutesPass(b *sandbox) error {
 	return errors.Join(os.WriteFile(path+".aged", text, 0o600), os.Rename(path+".aged", path))
 }
 
-// later is some time after, when all namespaces have gone: ADDs of other sandboxes undo whatever is no longer complete.
+// later is some time after: ADDs of other sandboxes undo what has been tried before and, where its namespace is gone, whatever is not complete.
+// The namespaces of what a runtime has forgotten may still be there.
 func (w *world) later(ctx context.Context, s *schedule, sandboxes []*sandbox) error {
 	w.count("later ADDs that undo what is left")
+	gone := s.seed>>21&1 == 0
 	for _, b := range sandboxes {
+		if !gone {
+			break
+		}
 		if err := removeNetNS(b.path); err != nil {
 			return err
 		}
@@ -393,7 +406,7 @@ func (w *world) later(ctx context.Context, s *schedule, sandboxes []*sandbox) er
 			return err
 		}
 		var err error
-		if left, err = incomplete(); err != nil || len(left) == 0 {
+		if left, err = repairable(gone); err != nil || len(left) == 0 {
 			return err
 		}
 	}
@@ -423,8 +436,8 @@ func (w *world) oneMore(ctx context.Context, s *schedule, name string) error {
 	return nil
 }
 
-// incomplete are the records of ADDs that did not come to their end, and of undos that did not.
-func incomplete() ([]string, error) {
+// repairable are the records that a later ADD has to undo. gone: no sandbox has its namespace any more.
+func repairable(gone bool) ([]string, error) {
 	files, err := filepath.Glob(root + "/state/records/*.json")
 	if err != nil {
 		return nil, err
@@ -435,11 +448,14 @@ func incomplete() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		var plan struct{ Complete bool }
+		var plan struct {
+			Complete bool
+			Tried    time.Time
+		}
 		if err = json.Unmarshal(text, &plan); err != nil {
 			return nil, err
 		}
-		if !plan.Complete {
+		if !plan.Complete && (gone || !plan.Tried.IsZero()) {
 			all = append(all, string(text))
 		}
 	}

@@ -6,6 +6,7 @@ package crash
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -107,6 +108,9 @@ func newSchedule(seed uint64) *schedule {
 	for i := range 1 + min(r.IntN(4), r.IntN(4)) {
 		s.sandboxes = append(s.sandboxes, s.newSandbox(r, fmt.Sprintf("p%d", i)))
 	}
+	if slices.ContainsFunc(s.sandboxes, func(p sandboxPlan) bool { return p.forgotten && p.refusals != nil }) {
+		s.later = !s.reboot
+	}
 	// The plugins of the node's port mappings know a container, and none of its interfaces.
 	if !s.real && r.IntN(3) == 0 {
 		s.addSecond(r)
@@ -169,6 +173,7 @@ func (p *sandboxPlan) refuse(r *rand.Rand) {
 		p.refusals = []faultPlan{add, del}
 	}
 	p.outlasted = r.IntN(2) == 0
+	p.forgotten = p.forgotten || r.IntN(2) == 0
 }
 
 // place chooses a plugin of fabric: one of a network's list.
