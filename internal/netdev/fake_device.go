@@ -107,7 +107,7 @@ func (f *Fake) reset(vf *FakeVF) {
 	case !IsZeroMAC(vf.known):
 		link.MAC, _ = net.ParseMAC(vf.known)
 	case IsZeroMAC(link.MAC.String()):
-		link.MAC = net.HardwareAddr{2, 0xff, 0, 0, 0, byte(vf.ID)} // to be random
+		link.MAC = net.HardwareAddr{2, 0xff, 0, 0, 0, byte(vf.ID)} //nolint:gosec // to be random
 	}
 }
 
