@@ -565,3 +565,23 @@ func TestFileElsewhereIsNoDeviceInfo(t *testing.T) {
 		}
 	}
 }
+
+// TestVFWithoutAMACOfItsOwn is new: its driver chooses one when the interface comes up, in the pod.
+func TestVFWithoutAMACOfItsOwn(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	links, err := n.fake.Links(netdev.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	links[3].MAC = make(net.HardwareAddr, 6)
+	n.fake.SetNetNS(netdev.Host, links, nil)
+	if out := n.must("ADD", podA(), config(vf3, nil)); !strings.Contains(out, `"mac":"02:ff:00:00:00:03"`) {
+		t.Errorf("result %s", out)
+	}
+	n.must("CHECK", podA(), config(vf3, nil))
+	n.must("DEL", podA(), config(vf3, nil))
+	if left := records(t, n); len(left) > 0 {
+		t.Errorf("records are left: %v", left)
+	}
+}

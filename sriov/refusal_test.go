@@ -334,3 +334,24 @@ func TestAllMistakesOfAConfigurationAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestBoundsOfValues takes each value up to its bounds, and none beyond.
+func TestBoundsOfValues(t *testing.T) {
+	t.Parallel()
+	const most = 10_000_000
+	for key, bounds := range map[string][2]int{"vlan": {0, 4094}, "vlanQoS": {0, 7}, "min_tx_rate": {0, most}, "max_tx_rate": {0, most}, "mtu": {68, 1 << 20}} {
+		for i, value := range bounds {
+			beyond := value + 2*i - 1
+			for v, wrong := range map[int]bool{value: false, beyond: true} {
+				conf := map[string]any{key: v}
+				if key == "vlanQoS" {
+					conf["vlan"] = 1
+				}
+				isThePFs := key == "mtu" && i == 1
+				if mistakes := sriov.Mistakes([]byte(config(vf0, conf)), ""); (len(mistakes) > 0) != wrong && !isThePFs {
+					t.Errorf("%s %d: %v", key, v, mistakes)
+				}
+			}
+		}
+	}
+}

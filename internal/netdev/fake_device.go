@@ -18,7 +18,7 @@ import (
 
 // FakeVF is a VF of a [Fake]'s PF. Its interface, the one with Device as its parent, has a driver of the strict kind:
 //   - It learns of its administrative MAC when it is reset, and until then refuses another one than it knows (igbvf of Linux 6.12). Set up
-//     anew, it is reset, and takes that MAC for the interface; without one, it keeps what it has.
+//     anew, it is reset, and takes that MAC for the interface; without one, it keeps what it has, or chooses one.
 //   - It takes no MAC while the interface is up (eth_prepare_mac_addr_change: EBUSY), and no MTU above the PF's (as ixgbevf).
 //   - While the VF is not trusted, the PF's choice counts.
 type FakeVF struct {
@@ -101,8 +101,13 @@ func (f *Fake) vfOf(link *Link) (*FakeVF, *Link) {
 // reset has the VF's driver learn what its PF has of it.
 func (f *Fake) reset(vf *FakeVF) {
 	vf.known = vf.MAC
-	if link := f.linkOf(vf.Device); link != nil && !IsZeroMAC(vf.known) {
+	link := f.linkOf(vf.Device)
+	switch {
+	case link == nil:
+	case !IsZeroMAC(vf.known):
 		link.MAC, _ = net.ParseMAC(vf.known)
+	case IsZeroMAC(link.MAC.String()):
+		link.MAC = net.HardwareAddr{2, 0xff, 0, 0, 0, byte(vf.ID)} //nolint:gosec // to be random
 	}
 }
 
