@@ -158,7 +158,7 @@ func (c *Cluster) devicesOf(ctx context.Context, asked pod.Ref) source.Devices {
 	}
 }
 
-// retriable marks what a later try can mend.
+// retriable marks what a later try can get.
 func retriable(err error) error {
 	if errors.Is(err, kube.ErrUnavailable) || errors.Is(err, kube.ErrPodGone) {
 		return fmt.Errorf("%w: %w", source.ErrTryAgain, err)
@@ -166,7 +166,7 @@ func retriable(err error) error {
 	return err
 }
 
-// emitFailure tells the pod's owner what to mend. What another try mends is not theirs.
+// emitFailure tells the pod's owner what to fix. What a later try gets is not theirs to fix.
 func (c *Cluster) emitFailure(ref pod.Ref, err error) {
 	if errors.Is(err, source.ErrTryAgain) {
 		return

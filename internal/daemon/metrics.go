@@ -117,8 +117,8 @@ type Check struct {
 	Error func() error
 }
 
-// Observe adds the series whose values are looked up at each scrape: of the API server and the watches, of the queue of claims (nil for
-// none), and of checks.
+// Observe adds the series whose values are looked up at each scrape: of the API server, the watches, the queue of claims (claims is nil
+// for none) and the checks.
 func (m *Metrics) Observe(client *kube.Client, cache *kube.Cache, claims *Publisher, checks ...Check) {
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
@@ -127,7 +127,7 @@ func (m *Metrics) Observe(client *kube.Client, cache *kube.Cache, claims *Publis
 	for resource := range cache.Watches() {
 		labels := prometheus.Labels{"resource": resource}
 		gauge("plexus_watch_open", "1 if the resource is being watched, else 0, by resource.", labels, func() float64 { return one(cache.Watches()[resource].Open) })
-		gauge("plexus_watch_last_heard_timestamp_seconds", "When the API server last sent an event or a bookmark, of which there is one a minute, over the watch of the resource; 0 for never.", labels, func() float64 {
+		gauge("plexus_watch_last_heard_timestamp_seconds", "When the API server last sent a list, or over the watch an event or a bookmark, of which there is one a minute, by resource; 0 for never.", labels, func() float64 {
 			return seconds(cache.Watches()[resource].Heard)
 		})
 	}

@@ -253,22 +253,22 @@ func isObject(obj any, uid types.UID) bool {
 	return ok && o.GetUID() == uid
 }
 
-// watchFailed says what a person can do about a watch that does not work. The informer goes on trying by itself.
+// watchFailed says what the operator can do about a watch that does not work. The informer goes on trying by itself.
 func (c *Cache) watchFailed(what string) cache.WatchErrorHandlerWithContext {
 	return func(ctx context.Context, _ *cache.Reflector, err error) {
 		if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || ctx.Err() != nil {
 			return // the list that follows mends it, or nobody waits for it
 		}
-		mend := "see that the API server can be reached; what is known is served meanwhile"
+		fix := "see that the API server can be reached; what is known is served meanwhile"
 		switch {
 		case apierrors.IsNotFound(err):
-			mend = "install the CustomResourceDefinition of Plexus' manifests"
+			fix = "install the CustomResourceDefinition of Plexus' manifests"
 		case apierrors.IsForbidden(err):
-			mend = "grant list and watch, as the ClusterRole of Plexus' manifests does"
+			fix = "grant list and watch, as the ClusterRole of Plexus' manifests does"
 		case apierrors.IsUnauthorized(err):
-			mend = "see that the service account exists and that the clocks of node and API server agree"
+			fix = "see that the service account exists and that the clocks of node and API server agree"
 		}
-		c.log.Error("watch "+what, "error", err, "mend", mend)
+		c.log.Error("watch "+what, "error", err, "fix", fix)
 	}
 }
 

@@ -41,7 +41,7 @@ func readCheckpoint(path, uid string) ([]pod.Device, error) {
 
 // parseCheckpoint reads the format of Kubernetes 1.20 and later. Its checksum is one over Go values of the kubelet and means nothing to
 // others. The file has containers in no order, and not the pod's: they are sorted by name. A pod that is not in it was given
-// nothing, or is not written yet: that can not be told, and is an error.
+// nothing, or is not written yet: that cannot be told, and is an error.
 func parseCheckpoint(data []byte, uid string) ([]pod.Device, error) {
 	if len(data) > maxCheckpointBytes {
 		return nil, fmt.Errorf("more than %d bytes", maxCheckpointBytes)

@@ -174,7 +174,7 @@ func definitionOf(d *nadv1.NetworkAttachmentDefinition) *nad.Definition {
 	return &def
 }
 
-// classify marks as ErrUnavailable what another try may mend: the server busy, restarting, not reachable, or not trusting a token
+// classify marks as ErrUnavailable what another try may get: the server busy, restarting, not reachable, or not trusting a token
 // that has just been rotated.
 func classify(err error) error {
 	status, ok := errors.AsType[*apierrors.StatusError](err)

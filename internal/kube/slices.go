@@ -223,7 +223,7 @@ func find(c pod.ClaimedDevice, places []pools) (*resourcev1.Device, error) {
 			published = "its driver has published a part of the pool only"
 		}
 	}
-	return nil, fmt.Errorf("%w: what device %s of ResourceClaim %s is can not be told, as %s: see that its driver runs", ErrUnavailable, c, c.Claim, published)
+	return nil, fmt.Errorf("%w: it is not known what device %s of ResourceClaim %s is, as %s: see that its driver runs", ErrUnavailable, c, c.Claim, published)
 }
 
 // inPool finds a device in its pool: in the newest generation, the older ones are on their way out. A device is not believed to be gone

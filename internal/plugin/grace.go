@@ -28,6 +28,9 @@ func (c *call) awayInGrace(ctx context.Context, src source.Source) (bool, error)
 	path := filepath.Join(c.cfg.CNIDir, seenFile)
 	now := time.Now()
 	notReady := src.Ready(ctx)
+	if c.cfg.DaemonSocketDir == "" && c.cfg.Kubeconfig == "" {
+		return false, notReady // files of this node
+	}
 	if notReady == nil {
 		if seen, err := lastSeen(path); err != nil || now.Sub(seen).Abs() > seenPrecision {
 			c.noteSeen(path, now)

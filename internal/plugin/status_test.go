@@ -88,7 +88,7 @@ func TestStatusBearsADaemonThatIsBeingReplaced(t *testing.T) {
 				Source: func(*config.Config) (source.Source, error) { return d, nil },
 				Log:    func(config.Log) *slog.Logger { return slog.New(slog.DiscardHandler) },
 			}
-			conf, err := json.Marshal(with(with(with(with(tc.conf, "cniVersion", "1.1.0"), "name", "plexus"), "type", "plexus"), "cniDir", state))
+			conf, err := json.Marshal(with(with(with(with(with(tc.conf, "cniVersion", "1.1.0"), "name", "plexus"), "type", "plexus"), "cniDir", state), "daemonSocketDir", state))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -46,7 +46,7 @@ func dialSocket(ctx context.Context, path string, owner uint32) (io.ReadWriteClo
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, errors.New("plexusd does not listen: it has stopped, or is being restarted")
+		return nil, errors.New("no daemon listens: plexusd has stopped, or is being restarted")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
