@@ -75,7 +75,7 @@ func NewNode(o Options) (*Node, error) {
 		return nil, fmt.Errorf("make the folder for all state: %w", err)
 	}
 	n := &Node{options: o, dir: dir}
-	if err := errors.Join(addParent(), os.Mkdir(n.path("netns"), 0o700), n.installPrograms()); err != nil {
+	if err := errors.Join(addParent(), os.Mkdir(n.path("netns"), 0o700), n.linkPlugins()); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -94,39 +94,26 @@ func (n *Node) Close() error {
 	return os.RemoveAll(n.dir)
 }
 
-// installPrograms makes the folders of programs: Plexus, and the delegates with the no-op one. They are copies, as an installer makes them:
-// how a file was written shows in the time that its program takes to start.
-func (n *Node) installPrograms() error {
-	for from, to := range map[string]string{n.options.Bin: "bin", n.options.Plugins: "delegates"} {
-		if err := copyPrograms(from, n.path(to)); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(filepath.Join(n.path("delegates"), "noop"), []byte(noopPlugin), 0o755)
-}
-
-// copyPrograms copies the files of a folder to a new one.
-func copyPrograms(from, to string) error {
-	if err := os.Mkdir(to, 0o755); err != nil {
+// linkPlugins makes the folder of delegates: the reference plugins, and the no-op one.
+func (n *Node) linkPlugins() error {
+	dir := n.path("delegates")
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(from)
+	plugins, err := filepath.Abs(n.options.Plugins)
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(plugins)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.IsDir() {
-			continue
-		}
-		program, err := os.ReadFile(filepath.Join(from, e.Name()))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(to, e.Name()), program, 0o755)
-		}
-		if err != nil {
+		if err := os.Symlink(filepath.Join(plugins, e.Name()), filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}
-	return nil
+	return os.WriteFile(filepath.Join(dir, "noop"), []byte(noopPlugin), 0o755)
 }
 
 // sandbox returns the path of network namespace i; they are made once, and used again and again.
@@ -205,7 +192,7 @@ func (c *Cluster) start(ctx context.Context) error {
 // startDaemon starts plexusd and waits until it knows the cluster.
 func (c *Cluster) startDaemon(ctx context.Context) error {
 	var err error
-	c.Daemon, err = startProcess(ctx, c.path("plexusd.log"), nil, filepath.Join(c.node.path("bin"), "plexusd"),
+	c.Daemon, err = startProcess(ctx, c.path("plexusd.log"), nil, filepath.Join(c.node.options.Bin, "plexusd"),
 		"serve", "--node-name", nodeName, "--kubeconfig", c.path("kubeconfig"), "--socket-dir", c.path("socket"),
 		"--listen", metricsAddress, "--log-level", "warn")
 	if err != nil {
@@ -225,6 +212,10 @@ func (c *Cluster) startDaemon(ctx context.Context) error {
 }
 
 func (c *Cluster) addContenders(ctx context.Context) error {
+	bin, err := filepath.Abs(c.node.options.Bin)
+	if err != nil {
+		return err
+	}
 	values := Values{Plugins: c.node.path("delegates"), Kubeconfig: c.path("kubeconfig"), Manifests: c.path("manifests")}
 	for _, b := range []struct{ name, conf, source string }{
 		{Direct, "", ""},
@@ -234,7 +225,7 @@ func (c *Cluster) addContenders(ctx context.Context) error {
 	} {
 		// One folder for the records of all three: what pods there are on the node is the same for each.
 		values.Source, values.State = b.source, c.path("plexus")
-		contender, err := newContender(b.name, b.conf, []string{c.node.path("bin"), values.Plugins}, values, c.dir, c.path("leases"))
+		contender, err := newContender(b.name, b.conf, []string{bin, values.Plugins}, values, c.dir, c.path("leases"))
 		if err != nil {
 			return err
 		}
