@@ -159,7 +159,7 @@ func TestCHECKOfWhatIsLeft(t *testing.T) {
 func (w *world) age(by time.Duration) {
 	w.t.Helper()
 	text := w.read(w.recordFile())
-	for _, key := range []string{"began", "undoSince"} {
+	for _, key := range []string{"began", "undoSince", "tried"} {
 		text = regexp.MustCompile(`"`+key+`":"[^"]*"`).ReplaceAllString(text, `"`+key+`":"`+time.Now().Add(-by).UTC().Format(time.RFC3339)+`"`)
 	}
 	w.write(w.recordFile(), regexp.MustCompile(`,"crc32":"[0-9a-f]{8}"`).ReplaceAllString(text, ""))
@@ -211,6 +211,7 @@ func TestUndoEnds(t *testing.T) {
 			w.calls()
 			// A later call of anybody else tries again, once the last try is a while ago.
 			w.remove("broken")
+			w.age(time.Hour)
 			gone := w.containerID
 			w.containerID = "later"
 			w.annotate(networks, "")

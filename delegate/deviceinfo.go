@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/plexus-cni/plexus/annotations"
 )
@@ -73,21 +74,22 @@ func readDeviceInfo(path string) ([]byte, error) {
 	if path == "" {
 		return nil, nil // no file is an answer, not a failure
 	}
-	info, err := os.Stat(path)
+	// Without O_NONBLOCK a FIFO in its place would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // a plugin need not write one
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
-	}
-	f, err := os.Open(path)
+	defer f.Close() // opened for reading
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() // opened for reading
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
 	return io.ReadAll(io.LimitReader(f, maxDeviceInfoBytes+1))
 }
 

@@ -106,6 +106,9 @@ func (e *Exec) RunsIPAM(pluginType string, program bool, dirs []string) bool {
 
 // FindProgram returns the path of a plugin's program in the first of the folders that has it.
 func FindProgram(pluginType string, dirs []string) (string, error) {
+	if pluginType == "" || pluginType == "." || pluginType == ".." || strings.ContainsAny(pluginType, "/\x00") {
+		return "", fmt.Errorf("%w: %q is no file name of a plugin: use the bare name of one in %s", ErrInvalid, pluginType, strings.Join(dirs, " or "))
+	}
 	for _, dir := range dirs {
 		path := filepath.Join(dir, pluginType)
 		info, err := os.Stat(path)

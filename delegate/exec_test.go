@@ -319,7 +319,8 @@ func TestFind(t *testing.T) {
 		"a built-in":                    {PassthruType, false, ""},
 		"the program of a built-in":     {PassthruType, true, `no plugin "passthru" in ` + strings.Join(dirs, " or ")},
 		"a plugin that is not there":    {"other", false, `no plugin "other" in `},
-		"a folder of the plugin's name": {"..", false, `no plugin ".." in `},
+		"a folder of the plugin's name": {"..", false, `".." is no file name of a plugin`},
+		"a path":                        {"../../bin/sh", false, `"../../bin/sh" is no file name of a plugin`},
 	} {
 		err := e.Find(tc.pluginType, tc.program, dirs)
 		if tc.says == "" && err != nil || tc.says != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tc.says)) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
@@ -81,10 +82,11 @@ func (e *Executor) findPlugins(plugins []plugin) error {
 		if err := e.Plugins.Find(p.name, p.program, e.BinDirs); err != nil {
 			return err
 		}
-		if p.ipam == "" || !e.Plugins.RunsIPAM(p.name, p.program, e.BinDirs) {
+		ipam := e.ipamOf(&p)
+		if ipam == "" {
 			continue
 		}
-		if err := e.Plugins.Find(p.ipam, true, e.BinDirs); err != nil {
+		if err := e.Plugins.Find(ipam, true, e.BinDirs); err != nil {
 			return fmt.Errorf("ipam: %w", err)
 		}
 	}
@@ -149,23 +151,24 @@ func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment, plugins
 	if err := e.step("attach " + a.IfName); err != nil {
 		return err
 	}
+	begun := 0
+	a.Begun = &begun
 	if err := e.prepareDeviceInfo(a); err != nil {
 		return err
 	}
 	var result json.RawMessage
 	for i := range plugins {
 		if err := e.acquire(ctx, false); err != nil {
-			a.Begun = &i
 			return fmt.Errorf("plugin %s: not started: %w", plugins[i].name, err)
 		}
+		begun++
 		var err error
 		if result, err = e.add(ctx, s, a, &plugins[i], result); err != nil {
-			begun := i + 1
-			a.Begun, a.Refused = &begun, refused(err)
+			a.Refused = refused(err)
 			return err
 		}
 	}
-	a.State, a.Result = Attached, result
+	a.State, a.Result, a.Begun = Attached, result, nil
 	if err := e.verify(s, a); err != nil {
 		return err
 	}
@@ -214,25 +217,30 @@ func (e *Executor) callOf(command string, s Sandbox, a *Attachment, p *plugin, p
 // Del undoes every attachment of the plan, in reverse order, and goes on after an error: what could not be undone is what is left
 // in the plan, for the next try. It is the one way to undo: for DEL, rollback, GC and repair.
 //
-// What an earlier try failed at comes last, so that a plugin that hangs does not keep the others from their DEL when the runtime
-// cuts each try short.
+// What earlier tries failed at comes last, and no plugin gets more than half of the time that is left while others wait, so that one
+// that hangs does not keep the others from their DEL when the runtime cuts each try short.
 func (e *Executor) Del(ctx context.Context, p *Plan) error {
-	return errors.Join(
-		e.detachAll(ctx, p, p.Sandbox, &p.Attachments),
-		e.detachAll(ctx, p, Sandbox{ContainerID: p.Sandbox.ContainerID, IfName: p.Sandbox.IfName}, &p.Leftovers),
-	)
+	err := e.detachAll(ctx, p, p.Sandbox, &p.Attachments)
+	if len(p.Attachments) > 0 && len(p.Leftovers) > 0 {
+		return err // of one name: their DEL could release what today's still use
+	}
+	return errors.Join(err, e.detachAll(ctx, p, Sandbox{ContainerID: p.Sandbox.ContainerID, IfName: p.Sandbox.IfName}, &p.Leftovers))
 }
 
 // detachAll undoes one list of a plan's attachments, and leaves in it what could not be undone.
 func (e *Executor) detachAll(ctx context.Context, p *Plan, s Sandbox, list *[]Attachment) error {
-	all := slices.Clone(*list)
+	all := slices.Clone(*list) // a snapshot of the plan may be on its way to the disk
 	undone := make([]bool, len(all))
 	var errs []error
-	for _, i := range undoOrder(all) {
+	order := undoOrder(len(all), func(i int) int { return all[i].Tries })
+	for n, i := range order {
 		a := &all[i]
 		err := ctx.Err()
 		if err == nil {
-			err = e.detach(ctx, s, a)
+			err = e.detach(ctx, s, a, n < len(order)-1)
+			if err != nil {
+				a.Tries++
+			}
 		}
 		if undone[i] = err == nil; !undone[i] {
 			err = a.failed(err)
@@ -245,28 +253,34 @@ func (e *Executor) detachAll(ctx context.Context, p *Plan, s Sandbox, list *[]At
 				*list = append(*list, all[j])
 			}
 		}
-		if e.Progress != nil && len(p.Attachments)+len(p.Leftovers) > 0 {
+		if e.Progress != nil && p.Left() {
 			e.Progress(p)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// undoOrder are the indices of attachments in the order in which they are undone.
-func undoOrder(attachments []Attachment) []int {
-	var first, last []int
-	for i, a := range slices.Backward(attachments) {
-		if a.Tries > 0 {
-			last = append(last, i)
-		} else {
-			first = append(first, i)
-		}
+// undoOrder are the indices below n in the order in which they are undone: from the last to the first, and those that failed least first.
+func undoOrder(n int, tries func(int) int) []int {
+	order := make([]int, 0, n)
+	for i := n - 1; i >= 0; i-- { //nolint:modernize // there is no slice to walk
+		order = append(order, i)
 	}
-	return append(first, last...)
+	slices.SortStableFunc(order, func(a, b int) int { return tries(a) - tries(b) })
+	return order
+}
+
+// share bounds one call of an undo while others wait for theirs.
+func share(ctx context.Context, othersWait bool) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || !othersWait {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, time.Until(deadline)/2, errors.New("the rest of the time is for what else has to be undone"))
 }
 
 // detach calls the DEL of each plugin of an attachment, from the last to the first, and goes on after an error.
-func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {
+func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment, othersWait bool) error {
 	if err := e.step("detach " + a.IfName); err != nil {
 		return err
 	}
@@ -282,35 +296,44 @@ func (e *Executor) detach(ctx context.Context, s Sandbox, a *Attachment) error {
 	if a.Begun != nil {
 		begun = min(begun, *a.Begun)
 	}
+	undo := make([]PluginUndo, len(plugins))
+	copy(undo, a.Undo)
 	var errs []error
-	var insist []*plugin
-	for i := len(plugins) - 1; i >= 0; i-- {
-		if slices.Contains(a.Undone, i) {
+	order := undoOrder(len(plugins), func(i int) int { return undo[i].Tries })
+	for n, i := range order {
+		if undo[i].Done {
 			continue
 		}
-		switch err := e.del(ctx, s, a, &plugins[i], previous); {
+		err := e.del(ctx, s, a, &plugins[i], previous, othersWait || n < len(order)-1 || e.ipamOf(&plugins[i]) != "")
+		switch {
 		case err != nil && i < begun:
-			errs, insist = append(errs, err), append(insist, &plugins[i])
+			undo[i].Tries++
+			errs = append(errs, err)
 			continue
 		case err != nil:
 			e.warn(fmt.Sprintf("%s: a plugin that was not called on ADD refuses the DEL: %v", a, err))
 		}
-		a.Undone = append(a.Undone, i)
+		undo[i].Done = true
 	}
 	if len(errs) == 0 {
 		e.removeCache(s, a)
-		return removeDeviceInfo(a)
+		if err := removeDeviceInfo(a); err != nil {
+			e.warn(fmt.Sprintf("%s: %v", a, err)) // the next ADD of that name removes it
+		}
+		return nil
 	}
-	a.Tries++
+	a.Undo = undo
 	if a.Gone = !e.present(s, a); a.Gone {
-		for _, p := range insist {
-			e.releaseAddresses(ctx, s, a, p, previous)
+		for i := range undo {
+			if !undo[i].Done && !undo[i].Released {
+				undo[i].Released = e.releaseAddresses(ctx, s, a, &plugins[i], previous, othersWait)
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (e *Executor) del(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage) error {
+func (e *Executor) del(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage, othersWait bool) error {
 	call, err := e.callOf("DEL", s, a, p, previous)
 	if err != nil {
 		return err
@@ -318,6 +341,8 @@ func (e *Executor) del(ctx context.Context, s Sandbox, a *Attachment, p *plugin,
 	if err = e.acquire(ctx, true); err != nil {
 		return err
 	}
+	ctx, cancel := share(ctx, othersWait)
+	defer cancel()
 	_, err = e.Plugins.Call(ctx, call)
 	return err
 }
@@ -340,20 +365,33 @@ func (e *Executor) present(s Sandbox, a *Attachment) bool {
 	return slices.ContainsFunc(links, func(l netdev.Link) bool { return slices.Contains(names, l.Name) })
 }
 
-// releaseAddresses gives back the addresses of an attachment whose interface is gone and whose plugin refuses its DEL all the same, as
-// vlan does when its master is missing: IPAM's DEL needs nothing of that. The plugin would have called it so (CNI 1.1.0 §4).
-func (e *Executor) releaseAddresses(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage) {
+// ipamOf is the IPAM plugin that a plugin is known to run; "" if there is none.
+func (e *Executor) ipamOf(p *plugin) string {
 	if p.ipam == "" || !e.Plugins.RunsIPAM(p.name, p.program, e.BinDirs) {
-		return
+		return ""
+	}
+	return p.ipam
+}
+
+// releaseAddresses gives back the addresses of an attachment whose interface is gone and whose plugin refuses its DEL all the same, as
+// vlan does when its master is missing: IPAM's DEL needs nothing of that. The plugin would have called it so (CNI 1.1.0 §4). It reports
+// whether none is leased any more, as far as that can be told.
+func (e *Executor) releaseAddresses(ctx context.Context, s Sandbox, a *Attachment, p *plugin, previous json.RawMessage, othersWait bool) bool {
+	ipam := e.ipamOf(p)
+	if ipam == "" {
+		return true
 	}
 	call, err := e.callOf("DEL", s, a, p, previous)
 	if err == nil {
-		call.Type, call.Program = p.ipam, true
+		ctx, cancel := share(ctx, othersWait)
+		defer cancel()
+		call.Type, call.Program = ipam, true
 		_, err = e.Plugins.Call(ctx, call)
 	}
 	if err != nil {
 		e.warn(fmt.Sprintf("%s: its addresses could not be released by their IPAM plugin either: %v", a, err))
 	}
+	return err == nil
 }
 
 // previousResult is the recorded result in the network's version, as CHECK and DEL hand it to plugins; nil for none.
@@ -426,7 +464,7 @@ func (e *Executor) check(ctx context.Context, s Sandbox, a *Attachment) error {
 // method is not implemented", is the one that is met most.
 func hasNoCheck(err error) bool {
 	e, ok := errors.AsType[*types.Error](err)
-	return ok && (strings.Contains(e.Msg, "not implemented") || strings.Contains(e.Msg, "not supported"))
+	return ok && (strings.Contains(e.Msg, "not implemented") || (strings.Contains(e.Msg, "CHECK") && strings.Contains(e.Msg, "not supported")))
 }
 
 // Status asks the plugins of a network whether they could serve an ADD (CNI 1.1.0). For an older configuration, whose plugins
@@ -455,10 +493,12 @@ type GCRequest struct {
 // after an error.
 func (e *Executor) GC(ctx context.Context, requests []GCRequest) error {
 	var errs []error
-	for _, r := range requests {
+	for n, r := range requests {
 		if r.List.DisableGC() {
 			continue
 		}
+		ctx, cancel := share(ctx, n < len(requests)-1)
+		defer cancel()
 		plugins, err := pluginsOf(r.List)
 		// An empty list is "[]": to a plugin, null may be no list at all.
 		valid, encodeErr := json.Marshal(append([]types.GCAttachment{}, r.Valid...))

@@ -28,6 +28,7 @@ type host struct {
 	missing string            // a plugin that is not installed
 	fail    map[string]bool   // "VERB type"
 	errs    map[string]error  // "VERB type"
+	hang    map[string]bool   // "VERB type"
 	results map[string]string // by type
 	stdin   map[string]string // what each "VERB type" was given
 }
@@ -43,7 +44,7 @@ func (h *host) RunsIPAM(plugin string, _ bool, _ []string) bool {
 	return slices.Contains(runsIPAM(), plugin)
 }
 
-func (h *host) Call(_ context.Context, c Call) ([]byte, error) {
+func (h *host) Call(ctx context.Context, c Call) ([]byte, error) {
 	env := func(key string) string {
 		for _, kv := range slices.Backward(c.Environ) {
 			if v, ok := strings.CutPrefix(kv, key+"="); ok {
@@ -58,6 +59,10 @@ func (h *host) Call(_ context.Context, c Call) ([]byte, error) {
 		h.stdin = map[string]string{}
 	}
 	h.stdin[call] = string(c.Stdin)
+	if h.hang[call] {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if err, ok := h.errs[call]; ok {
 		return nil, err
 	}

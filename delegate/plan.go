@@ -91,12 +91,21 @@ type Attachment struct {
 	Refused  bool   `json:"refused,omitempty"`
 	// Begun is how many of its plugins a failed ADD had called; nil when that is not known, or all. The others have nothing to undo.
 	Begun *int `json:"begun,omitempty"`
-	// Undone are the indices of plugins whose DEL has succeeded while that of another one has not.
-	Undone []int `json:"undone,omitempty"`
+	// Undo is how the undo of each plugin stands, by index; nil before the first try that failed.
+	Undo []PluginUndo `json:"undo,omitempty"`
 	// Tries is how often an undo failed, Error why it did last. Gone is set when its interface was not in the sandbox then.
 	Tries int    `json:"tries,omitempty"`
 	Error string `json:"error,omitempty"`
 	Gone  bool   `json:"gone,omitempty"`
+}
+
+// PluginUndo is how the undo of one plugin of an attachment stands.
+type PluginUndo struct {
+	// Done: its DEL has succeeded. Tries is how often it has not.
+	Done  bool `json:"done,omitempty"`
+	Tries int  `json:"tries,omitempty"`
+	// Released: it refuses its DEL, and its IPAM plugin, if it is known to have one, has released the addresses.
+	Released bool `json:"released,omitempty"`
 }
 
 // Plan is all that is done for one sandbox by one ADD.
@@ -109,7 +118,13 @@ type Plan struct {
 	// BootID is the kernel's boot id at ADD. Sandboxes of an earlier boot are gone, their addresses are still leased.
 	BootID  string  `json:"bootID,omitempty"`
 	Sandbox Sandbox `json:"sandbox"`
-	Pod     pod.Ref `json:"pod,omitzero"`
+	// NetNSCookie identifies the sandbox's namespace, whose path may become another one's; 0 when that is not known.
+	NetNSCookie uint64 `json:"netnsCookie,omitempty"`
+	// MountNS identifies the mount namespace in which the path of the sandbox's namespace means something.
+	MountNS string `json:"mountNS,omitempty"`
+	// StateDir is the folder of the result cache where that is not Plexus' own: the attachments were made by Multus.
+	StateDir string  `json:"stateDir,omitempty"`
+	Pod      pod.Ref `json:"pod,omitzero"`
 	// Began is when the ADD was planned.
 	Began time.Time `json:"began,omitzero"`
 	// Complete is set when the whole ADD succeeded, until an undo begins.
@@ -166,6 +181,10 @@ type Request struct {
 	Config  string
 	Runtime string
 	BootID  string
+	// NetNSCookie identifies the namespace of the sandbox.
+	NetNSCookie uint64
+	// MountNS identifies the mount namespace of the call.
+	MountNS string
 	Now     time.Time
 	Sandbox Sandbox
 	Args    pod.Args
@@ -186,7 +205,7 @@ func NewPlan(r Request) (*Plan, error) {
 	if most := cmp.Or(r.MaxNetworks, MaxAttachments); len(r.Networks) > most {
 		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are allowed: select fewer, or raise \"maxNetworksPerPod\" in Plexus' configuration", ErrInvalid, len(r.Networks), most)
 	}
-	p := &Plan{Version: PlanVersion, Config: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, Pod: r.Args.Pod}
+	p := &Plan{Version: PlanVersion, Config: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, NetNSCookie: r.NetNSCookie, MountNS: r.MountNS, Pod: r.Args.Pod}
 	names := newNamer(r.Sandbox.IfName)
 	routes := map[string]string{} // family -> network that takes its default route
 	for i, n := range r.Networks {

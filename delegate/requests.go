@@ -211,6 +211,8 @@ func guardedCNIArgs() []string {
 	return []string{
 		"mac", "ip", "ips", "ipRanges", "gateway", "routes", "dns", "aliases", "bandwidth", "portMappings", "infinibandGUID", "infiniband-guid",
 		"deviceID", "pciBusID", "CNIDeviceInfoFile", "cgroupPath", "ipam-claim-reference", "ovnPort",
+		"guid", "mellanox.infiniband.app", // of ib-sriov
+		"addroutes", "delroutes", "flushroutes", "flushgateway", "skipcheck", // of route-override
 		"sysctl", "promisc", "allmulti", "mtu", "txQLen",
 	}
 }

@@ -70,6 +70,9 @@ func IsSandbox(netns string) func(path string) bool {
 	}
 }
 
+// maxResultBytes bounds a plugin's result, which takes a multiple of that to read. Real ones have some hundred bytes to a few KiB.
+const maxResultBytes = 256 << 10
+
 // ErrBadOutput marks what a plugin printed or wrote and that cannot be understood.
 var ErrBadOutput = errors.New("unusable output of a plugin")
 
@@ -92,6 +95,9 @@ func parseResult(raw []byte, confVersion string) (types.Result, json.RawMessage,
 
 // readResult reads a result; without a version of its own it has the configuration's, as libcni has it.
 func readResult(raw []byte, confVersion string) (types.Result, error) {
+	if len(raw) > maxResultBytes {
+		return nil, fmt.Errorf("%w: its result has %d bytes, at most %d are accepted", ErrBadOutput, len(raw), maxResultBytes)
+	}
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil, fmt.Errorf("%w: it printed no result", ErrBadOutput)
 	}

@@ -5,6 +5,7 @@ package delegate
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -14,6 +15,9 @@ const (
 	goneAfter = 10 * time.Second
 	// giveUpAfter is the same for any other attachment, and how long one is kept on record that never came about.
 	giveUpAfter = 5 * time.Minute
+	// forgetAfter is when an attachment is forgotten that did come about: its interface is not there, its addresses are released, and what its
+	// plugins still refuse to undo they refuse for good.
+	forgetAfter = 24 * time.Hour
 )
 
 // Left reports whether anything of the plan is still to be undone.
@@ -37,15 +41,16 @@ func (p *Plan) Tolerable(now time.Time) bool {
 	return !slices.ContainsFunc(slices.Concat(p.Attachments, p.Leftovers), func(a Attachment) bool { return !tolerable(a) })
 }
 
-// GiveUp drops what never came about, and returns it: attachments that their plugins refused on ADD, whose interface is not there, and
-// whose DEL the plugins have refused for a while. The addresses that their IPAM plugins may have leased are released by then.
+// GiveUp drops what never came about, and returns it: attachments that a plugin refused on ADD, whose interface is not there, and whose
+// DEL that plugin has refused for a while. Those before it are undone by then, and the addresses that its IPAM plugin may have leased are
+// released.
 func (p *Plan) GiveUp(now time.Time) []Attachment {
 	if p.undoingFor(now) <= giveUpAfter {
 		return nil
 	}
 	var dropped []Attachment
 	neverWas := func(a Attachment) bool {
-		never := a.Refused && a.Gone && a.Tries > 0
+		never := a.neverWas() || (p.undoingFor(now) > forgetAfter && a.released())
 		if never {
 			dropped = append(dropped, a)
 		}
@@ -54,6 +59,39 @@ func (p *Plan) GiveUp(now time.Time) []Attachment {
 	p.Attachments = slices.DeleteFunc(p.Attachments, neverWas)
 	p.Leftovers = slices.DeleteFunc(p.Leftovers, neverWas)
 	return dropped
+}
+
+// neverWas reports whether nothing of an attachment can be left.
+func (a *Attachment) neverWas() bool {
+	if !a.Refused || !a.Gone || len(a.Undo) == 0 {
+		return false
+	}
+	refusing := len(a.Undo) - 1
+	if a.Begun != nil {
+		refusing = min(refusing, *a.Begun-1)
+	}
+	for i, u := range a.Undo {
+		if !u.Done && (i != refusing || !u.Released) {
+			return false
+		}
+	}
+	return true
+}
+
+// released reports whether the interface of an attachment is not there, and none of its addresses is leased, as far as that can be told.
+func (a *Attachment) released() bool {
+	return a.Gone && len(a.Undo) > 0 && !slices.ContainsFunc(a.Undo, func(u PluginUndo) bool { return !u.Done && !u.Released })
+}
+
+// Recover completes what an older Plexus recorded: it did not say whether a plugin had refused an ADD, or was cut short.
+func (p *Plan) Recover() {
+	for i := range p.Attachments {
+		a := &p.Attachments[i]
+		cut := strings.Contains(a.AddError, "killed") || strings.Contains(a.AddError, "did not finish within") || strings.Contains(a.AddError, ErrBadOutput.Error())
+		if a.AddError != "" && a.Begun == nil && !cut {
+			a.Refused = true
+		}
+	}
 }
 
 // undoingFor is for how long the plan is to be undone: since its undo began or, when its ADD failed, since that began. A clock that was

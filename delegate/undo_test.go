@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +119,8 @@ func TestWhatHangsComesLast(t *testing.T) {
 func TestASandboxMayGoWithoutWhatCannotBeUndone(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
+	undone := []PluginUndo{{Done: true}, {Tries: 1, Released: true}}
+	two := 2
 	for name, tc := range map[string]struct {
 		a     Attachment
 		since time.Duration
@@ -128,10 +132,12 @@ func TestASandboxMayGoWithoutWhatCannotBeUndone(t *testing.T) {
 		"its interface is there":                             {Attachment{Tries: 1}, time.Minute, false, false},
 		"its interface is there, for long":                   {Attachment{Tries: 1}, time.Hour, true, false},
 		"it was not tried":                                   {Attachment{}, time.Hour, false, false},
-		"it never came about":                                {Attachment{Gone: true, Tries: 1, Refused: true}, time.Minute, true, false},
-		"it never came about, for long":                      {Attachment{Gone: true, Tries: 1, Refused: true}, time.Hour, true, true},
-		"it never came about, and the clock was ahead":       {Attachment{Gone: true, Tries: 1, Refused: true}, -time.Hour, true, true},
-		"its plugins refused it, and its interface is there": {Attachment{Tries: 1, Refused: true}, time.Hour, true, false},
+		"it never came about":                                {Attachment{Gone: true, Tries: 1, Refused: true, Undo: undone}, time.Minute, true, false},
+		"it never came about, for long":                      {Attachment{Gone: true, Tries: 1, Refused: true, Undo: undone, Begun: &two}, time.Hour, true, true},
+		"its first plugin is not undone, for long":           {Attachment{Gone: true, Tries: 1, Refused: true, Undo: []PluginUndo{{Tries: 1, Released: true}, {Tries: 1, Released: true}}}, time.Hour, true, false},
+		"its addresses are not released, for long":           {Attachment{Gone: true, Tries: 1, Refused: true, Undo: []PluginUndo{{Done: true}, {Tries: 1}}}, time.Hour, true, false},
+		"it never came about, and the clock was ahead":       {Attachment{Gone: true, Tries: 1, Refused: true, Undo: undone}, -time.Hour, true, true},
+		"its plugins refused it, and its interface is there": {Attachment{Tries: 1, Refused: true, Undo: undone}, time.Hour, true, false},
 	} {
 		p := &Plan{Attachments: []Attachment{tc.a}, UndoSince: now.Add(-tc.since), Began: now.Add(-24 * time.Hour)}
 		if got := p.Tolerable(now); got != tc.may {
@@ -214,5 +220,68 @@ func TestCHECKAsksTheDefaultNetworkUnlessAllAreAskedFor(t *testing.T) {
 	}
 	if !slices.ContainsFunc(warned, func(w string) bool { return strings.Contains(w, "d/lan") && strings.Contains(w, "disableCheck") }) {
 		t.Errorf("warnings: %q", warned)
+	}
+}
+
+// TestOneThatHangsLeavesTimeForTheOthers: within a list and among attachments, also when all of them have failed before.
+func TestOneThatHangsLeavesTimeForTheOthers(t *testing.T) {
+	t.Parallel()
+	h := &host{hang: map[string]bool{"DEL tuning": true, "DEL wan": true}}
+	e, _ := executor(t, h)
+	p := plan(t, append(lanAndWAN(t), Network{Name: "d/last", List: list(t, `{"name":"last","plugins":[{"type":"macvlan","ipam":{"type":"host-local"}},{"type":"last"}]}`)})...)
+	if err := e.Add(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	h.calls, h.fail = nil, map[string]bool{"DEL last": true, "DEL lan": true, "DEL bridge": true, "DEL macvlan": true}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if err := e.Del(ctx, p); err == nil {
+			t.Error("Del: no error")
+		}
+		cancel()
+	}
+	for _, want := range []string{"DEL last net3", "DEL macvlan net3", "DEL host-local net3", "DEL wan net2", "DEL tuning net1", "DEL lan net1", "DEL portmap eth0", "DEL bridge eth0"} {
+		if !slices.Contains(h.calls, want) {
+			t.Errorf("%q was not called: %q", want, h.calls)
+		}
+	}
+	// All have failed once: the one that hangs is not the first again for ever.
+	h.calls, h.fail, h.hang = nil, nil, map[string]bool{"DEL wan": true}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := e.Del(ctx, p); err == nil || len(p.Attachments) != 1 || p.Attachments[0].IfName != "net2" {
+		t.Errorf("Del: %v, left %+v, want the network that hangs alone", err, p.Attachments)
+	}
+}
+
+func TestADeviceInfoFileThatStaysFailsNoDEL(t *testing.T) {
+	t.Parallel()
+	e, _ := executor(t, &host{})
+	p := plan(t)
+	if err := e.Add(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "file")
+	if err := os.MkdirAll(filepath.Join(dir, "not-empty"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.Attachments[0].DeviceInfoFile = dir
+	if err := e.Del(t.Context(), p); err != nil {
+		t.Errorf("Del: %v", err)
+	}
+}
+
+func TestWhatAnOlderPlexusRecordedOfAFailedADD(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]bool{
+		"plugin bridge: unknown key": true,
+		"":                           false,
+		"plugin x: killed by a signal: signal: killed":         false,
+		"plugin x: did not finish within 1m30s and was killed": false,
+	} {
+		p := &Plan{Attachments: []Attachment{{AddError: said}}}
+		if p.Recover(); p.Attachments[0].Refused != want {
+			t.Errorf("%q: refused = %v", said, !want)
+		}
 	}
 }

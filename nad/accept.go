@@ -5,6 +5,7 @@ package nad
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -25,11 +26,18 @@ func runtimeKey(plugin map[string]json.RawMessage) string {
 	return ""
 }
 
-// appendNested appends the types of plugins that a plugin calls itself. Plugins written in Go take keys in any letters.
-func appendNested(types []string, plugin map[string]json.RawMessage) []string {
+// maxNested bounds how deep plugins call others: an IPAM of a delegate of a delegate is more than is known to exist.
+const maxNested = 8
+
+// appendNested appends the types of plugins that a plugin calls itself. Plugins written in Go take keys in any letters. Like the type of the
+// plugin itself, each is to be the name of a file: plugins and Plexus look for it in the plugin folders.
+func appendNested(types []string, plugin map[string]json.RawMessage, depth int) ([]string, error) {
 	for _, key := range slices.Sorted(maps.Keys(plugin)) {
 		if !slices.ContainsFunc([]string{"ipam", "delegate", "delegates", "plugins"}, func(k string) bool { return strings.EqualFold(key, k) }) {
 			continue
+		}
+		if depth > maxNested {
+			return types, invalidf("plugins call each other more than %d deep: write a flatter configuration", maxNested)
 		}
 		called := []json.RawMessage{plugin[key]}
 		if strings.HasPrefix(string(plugin[key]), "[") && json.Unmarshal(plugin[key], &called) != nil {
@@ -42,12 +50,19 @@ func appendNested(types []string, plugin map[string]json.RawMessage) []string {
 			}
 			for _, k := range slices.Sorted(maps.Keys(nested)) {
 				var text string
-				if strings.EqualFold(k, "type") && json.Unmarshal(nested[k], &text) == nil {
-					types = append(types, text)
+				if !strings.EqualFold(k, "type") || json.Unmarshal(nested[k], &text) != nil || text == "" {
+					continue
 				}
+				if err := checkType(text); err != nil {
+					return types, fmt.Errorf("%s: %w", key, err)
+				}
+				types = append(types, text)
 			}
-			types = appendNested(types, nested)
+			var err error
+			if types, err = appendNested(types, nested, depth+1); err != nil {
+				return types, err
+			}
 		}
 	}
-	return types
+	return types, nil
 }

@@ -181,7 +181,10 @@ func newList(top map[string]json.RawMessage, rawPlugins []json.RawMessage, d Def
 			return nil, fmt.Errorf("plugins[%d]: %w", i, err)
 		}
 		list.types = append(list.types, conf.Type)
-		list.nested = appendNested(list.nested, fields)
+		nested, bad := appendNested(list.nested, fields, 1)
+		if list.nested = nested; bad != nil && list.refused == nil {
+			list.refused = fmt.Errorf("plugins[%d]: %w", i, bad)
+		}
 		if key := runtimeKey(fields); key != "" && list.refused == nil {
 			list.refused = fmt.Errorf("plugins[%d]: %w", i, invalidf("key %s of plugin %s is set by the container runtime for each call: remove it", quote(key), quote(conf.Type)))
 		}

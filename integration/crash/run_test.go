@@ -402,6 +402,9 @@ func (w *world) later(ctx context.Context, s *schedule, sandboxes []*sandbox) er
 		if err := os.Chtimes(root+"/state/boot-id", longAgo, longAgo); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		if err := forgetTries(); err != nil {
+			return err
+		}
 		if err := w.oneMore(ctx, &again, fmt.Sprintf("later%d", i)); err != nil {
 			return err
 		}
@@ -411,6 +414,23 @@ func (w *world) later(ctx context.Context, s *schedule, sandboxes []*sandbox) er
 		}
 	}
 	return fmt.Errorf("%d later ADDs have not undone what is on record: %s", rounds, strings.Join(left, "\n"))
+}
+
+// forgetTries makes the last tries of all undos long ago.
+func forgetTries() error {
+	files, err := filepath.Glob(root + "/state/records/*.json")
+	for _, file := range files {
+		text, readErr := os.ReadFile(file)
+		var plan object
+		if readErr != nil || json.Unmarshal(text, &plan) != nil || plan["tried"] == nil {
+			continue // it is gone, or was damaged
+		}
+		delete(plan, "crc32")
+		delete(plan, "tried")
+		text, marshalErr := json.Marshal(plan)
+		err = errors.Join(err, marshalErr, os.WriteFile(file+".aged", text, 0o600), os.Rename(file+".aged", file))
+	}
+	return err
 }
 
 // oneMore is the life of a sandbox that nothing happens to.

@@ -83,7 +83,7 @@ func Load(dir string, s delegate.Sandbox) (*delegate.Plan, error) {
 		if err == nil {
 			fill(a, cached)
 			// Who has been told of none, as GC, goes by the one of the ADD.
-			plan.Sandbox.NetNS = cmp.Or(s.NetNS, cached.NetNS)
+			plan.Sandbox.NetNS = cmp.Or(s.NetNS, cached.NetNS, sandboxOf(cached.Result), plan.Sandbox.NetNS)
 		}
 	}
 	return plan, nil
@@ -252,6 +252,27 @@ func readCache(file string) (*delegate.CacheEntry, error) {
 		return nil, fmt.Errorf("%s is of kind %q", file, c.Kind)
 	}
 	return &c, nil
+}
+
+// runtimesCache is the folder of libcni's cache that runtimes use.
+const runtimesCache = "/var/lib/cni"
+
+// sandboxOf is the network namespace that a result names; "" if it names none. The libcni of older releases of Multus recorded it nowhere else.
+func sandboxOf(result []byte) string {
+	var r struct {
+		Interfaces []struct {
+			Sandbox string `json:"sandbox"`
+		} `json:"interfaces"`
+	}
+	if json.Unmarshal(result, &r) != nil {
+		return ""
+	}
+	for _, i := range r.Interfaces {
+		if filepath.IsAbs(i.Sandbox) {
+			return i.Sandbox
+		}
+	}
+	return ""
 }
 
 // fill adds what only the cache knows: the arguments of the ADD and its result.

@@ -4,6 +4,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,12 +115,21 @@ func (c *call) undoPreviousADD(ctx context.Context) ([]delegate.Attachment, erro
 		return nil, err
 	}
 	c.log.Info("undo what an earlier ADD of this sandbox left", "containerID", c.sandbox.ContainerID, "ifName", c.sandbox.IfName)
+	// This ADD may be about a new namespace, in which nothing is to be undone.
+	s.plan.Sandbox.NetNS = cmp.Or(s.plan.Sandbox.NetNS, s.recordedNetNS)
 	err = c.undo(ctx, s)
 	if err != nil && !s.tolerable() {
 		return nil, fmt.Errorf("undo what an earlier ADD of this sandbox left: %w", err)
 	}
 	c.warn("something of an earlier ADD of this sandbox is left; its DEL tries again", err)
-	return slices.Concat(s.plan.Attachments, s.plan.Leftovers), nil
+	// One of each name: that of the latest sandbox.
+	var left []delegate.Attachment
+	for _, a := range slices.Concat(s.plan.Attachments, s.plan.Leftovers) {
+		if !slices.ContainsFunc(left, func(b delegate.Attachment) bool { return b.IfName == a.IfName && b.List.Name() == a.List.Name() }) {
+			left = append(left, a)
+		}
+	}
+	return left, nil
 }
 
 // plan finds out all that has to be done, and touches nothing.
@@ -142,6 +152,8 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 		Config:        c.cfg.Name,
 		BootID:        bootID,
 		Runtime:       callingRuntime(),
+		NetNSCookie:   c.netNSCookie(),
+		MountNS:       mountNS(),
 		Now:           time.Now().UTC().Truncate(time.Second),
 		Sandbox:       c.sandbox,
 		Args:          c.args,
@@ -150,6 +162,13 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 		Rules:         delegate.RulesOf(c.cfg),
 		DeviceInfoDir: c.DeviceInfoDir,
 	})
+}
+
+// netNSCookie identifies the sandbox's namespace. Without it the path has to do.
+func (c *call) netNSCookie() uint64 {
+	cookie, err := c.Kernel.NetNSCookie(c.sandbox.NetNS)
+	c.warn("identify the network namespace", err)
+	return cookie
 }
 
 // checkIfNames refuses interface names that the sandbox has already. A plugin would fail on one, and its DEL, which goes by the name,
@@ -162,7 +181,7 @@ func (c *call) checkIfNames(p *delegate.Plan) error {
 	for i := range p.Attachments {
 		a := &p.Attachments[i]
 		if slices.ContainsFunc(links, func(l netdev.Link) bool { return l.Name == a.IfName }) {
-			return fmt.Errorf("%w: %s: the sandbox has an interface of that name already, and it is not Plexus': ask for another name, or have the sandbox made anew", delegate.ErrInvalid, a)
+			return fmt.Errorf("%w: %s: the sandbox has an interface of that name already, and no record of Plexus has it: ask for another name, or have the sandbox made anew", delegate.ErrInvalid, a)
 		}
 	}
 	return nil

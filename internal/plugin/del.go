@@ -20,6 +20,10 @@ import (
 // Del takes a sandbox off all its networks (CNI 1.1.0 §2, DEL), from what is on disk alone. A sandbox that nothing is known of is a
 // success; what could not be undone is kept for the next DEL, GC or repair, and told.
 func (p *Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
+	return unmistakableError(p.del(ctx, args))
+}
+
+func (p *Plugin) del(ctx context.Context, args *skel.CmdArgs) error {
 	start := time.Now()
 	go learn(delegate.Plan{}, types.PluginConf{}, types100.Result{})
 	cfg, refused, err := config.ParseForUndo(args.StdinData)
@@ -56,5 +60,5 @@ func (c *call) del(ctx context.Context) error {
 		c.warn("something of the sandbox could not be undone: the sandbox may go, and a later call tries again", err)
 		return nil
 	}
-	return unmistakableError(err)
+	return err
 }

@@ -6,9 +6,11 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -31,7 +33,7 @@ func Error(err error) *types.Error {
 	msg := err.Error()
 	if e, ok := errors.AsType[*types.Error](err); ok {
 		// types.Error prints its details too, which have a field of their own.
-		return types.NewError(e.Code, oneLine(strings.Replace(msg, e.Error(), e.Msg, 1)), e.Details)
+		return types.NewError(e.Code, oneLine(strings.Replace(msg, e.Error(), e.Msg, 1)), visible(e.Details))
 	}
 	return types.NewError(code(err), oneLine(msg), "")
 }
@@ -61,9 +63,23 @@ func (e *undoError) Error() string { return e.told.Msg }
 
 func (e *undoError) Unwrap() []error { return []error{e.told, e.err} }
 
+// visible writes out what could steer a terminal or turn a line around: a plugin's words come with events to whoever reads them.
+func visible(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r != '\n' && r != '\r' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
 // oneLine makes a message that an event of the pod can carry of errors that were joined, or that a plugin worded in lines.
 func oneLine(msg string) string {
 	const most = 4 << 10
+	msg = visible(msg)
 	msg = strings.Join(strings.FieldsFunc(msg, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	if len(msg) > most {
 		const ellipsis = "…"

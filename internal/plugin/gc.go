@@ -121,6 +121,12 @@ func (g *collection) requests() []delegate.GCRequest {
 // is on record for the next.
 const gcTimeout = 40 * time.Second
 
+const (
+	// collectTimeout is how much of it is for the undo of sandboxes, collectOneTimeout for one of them.
+	collectTimeout    = 25 * time.Second
+	collectOneTimeout = 10 * time.Second
+)
+
 func (c *call) gc(ctx context.Context, valid map[types.GCAttachment]bool) error {
 	lock, err := c.lockAll(ctx, true)
 	if err != nil {
@@ -187,12 +193,25 @@ func (c *call) gcRecords(ctx context.Context, valid map[types.GCAttachment]bool,
 		users[plan.Sandbox.NetNS] = plan.Sandbox.ContainerID
 		g.addAlive(plan)
 	}
+	return errors.Join(append(errs, c.collectAll(ctx, dead, users, g))...)
+}
+
+// collectAll undoes sandboxes that are gone, those that were tried last at the end, each in a time of its own. It leaves some of the GC's time to
+// the networks' plugins.
+func (c *call) collectAll(ctx context.Context, dead []*delegate.Plan, users map[string]string, g *collection) error {
+	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
+	defer cancel()
+	slices.SortStableFunc(dead, func(a, b *delegate.Plan) int { return a.Tried.Compare(b.Tried) })
+	var errs []error
 	for _, plan := range dead {
-		plan.Sandbox.NetNS = c.recordedNetNS(plan.Sandbox.NetNS)
+		plan.Sandbox.NetNS = c.recordedNetNS(plan)
 		if user, used := users[plan.Sandbox.NetNS]; used && user != plan.Sandbox.ContainerID {
 			plan.Sandbox.NetNS = "" // the path is another sandbox's by now
 		}
-		if err := c.collect(ctx, plan); err != nil {
+		one, cancelOne := context.WithTimeout(ctx, collectOneTimeout)
+		err := c.collect(one, plan)
+		cancelOne()
+		if err != nil {
 			errs = append(errs, fmt.Errorf("container %s: %w", plan.Sandbox.ContainerID, err))
 			if plan.Sandbox.NetNS != "" {
 				g.addAlive(plan) // what is left may still be in use
@@ -207,7 +226,11 @@ func (c *call) isDead(p *delegate.Plan, runtime string, valid map[types.GCAttach
 	if p.Config != c.cfg.Name || valid[types.GCAttachment{ContainerID: p.Sandbox.ContainerID, IfName: p.Sandbox.IfName}] {
 		return false
 	}
-	return p.Runtime == runtime || c.netNS(p.Sandbox.NetNS) == ""
+	if runtime != "" && p.Runtime == runtime {
+		return true
+	}
+	// From another mount namespace a path that is not there proves nothing.
+	return (p.MountNS == "" || p.MountNS == mountNS()) && c.netNS(p, p.Sandbox.NetNS) == ""
 }
 
 // gcUnrecorded sees to sandboxes that have no record, because it is lost or was quarantined, by what libcni's cache tells of them.
@@ -233,7 +256,7 @@ func (c *call) gcUnrecorded(keys []string, valid map[types.GCAttachment]bool, g 
 		}
 		switch {
 		case plan == nil:
-		case valid[types.GCAttachment{ContainerID: s.ContainerID, IfName: s.IfName}] || c.netNS(plan.Sandbox.NetNS) != "":
+		case valid[types.GCAttachment{ContainerID: s.ContainerID, IfName: s.IfName}] || c.netNS(plan, plan.Sandbox.NetNS) != "":
 			g.addAlive(plan)
 		default:
 			g.addLists(plan)
@@ -297,8 +320,8 @@ func (c *call) gcMultus(ctx context.Context, valid map[types.GCAttachment]bool, 
 			continue // its DEL was faster
 		}
 		g.addLists(plan)
-		// A container that this runtime does not list may be another runtime's, and live.
-		if alive || c.recordedNetNS(plan.Sandbox.NetNS) != "" {
+		// A container that this runtime does not list may be another runtime's, and live. So may one whose namespace is not known.
+		if alive || plan.Sandbox.NetNS == "" || c.recordedNetNS(plan) != "" {
 			g.addAlive(plan)
 			continue
 		}

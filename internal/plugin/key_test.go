@@ -40,7 +40,7 @@ func TestWhatIsRequiredWaitsForASlotHoweverLongTheCallHasWaited(t *testing.T) {
 		want     time.Duration
 	}{
 		"a new call":                        {limiter{}, false, lockTimeout},
-		"one that has waited":               {limiter{waited: 50 * time.Second}, false, 10 * time.Second},
+		"one that has waited":               {limiter{waited: 30 * time.Second}, false, 10 * time.Second},
 		"one that has waited too long":      {limiter{waited: 2 * lockTimeout}, false, aLook},
 		"an undo":                           {limiter{}, true, requiredPatience},
 		"an undo after a call has waited":   {limiter{waited: 2 * lockTimeout}, true, requiredPatience},

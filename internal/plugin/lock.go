@@ -19,8 +19,8 @@ import (
 )
 
 // lockTimeout bounds the wait for another call about the same sandbox, or for a GC. It is shorter than kubelet's patience, so that
-// the pod's event says what is waited for.
-const lockTimeout = 60 * time.Second
+// the pod's event says what is waited for, and than the minute that containerd has for the DEL of a failed sandbox.
+const lockTimeout = 40 * time.Second
 
 // killedTimeout bounds the wait for processes that were killed to be gone.
 const killedTimeout = 5 * time.Second
@@ -181,6 +181,12 @@ func program(pid string) (string, error) {
 func callingRuntime() string {
 	name, _ := program(strconv.Itoa(os.Getppid())) // it may have ended
 	return name
+}
+
+// mountNS identifies the mount namespace of this process, "" if that cannot be told.
+func mountNS() string {
+	id, _ := os.Readlink("/proc/self/ns/mnt") // without it, paths are taken as they are
+	return id
 }
 
 func (c *call) patience() time.Duration {

@@ -35,6 +35,8 @@ type Kernel interface {
 	SameNetNS(path string) (bool, error)
 	// IsNetNS reports whether path is a network namespace that exists.
 	IsNetNS(path string) (bool, error)
+	// NetNSCookie identifies a network namespace, which no other one of this boot has; 0 where the kernel gives none.
+	NetNSCookie(path string) (uint64, error)
 }
 
 // Plugin answers CNI calls. Everything it needs from outside comes in by field.

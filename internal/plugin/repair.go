@@ -6,6 +6,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,6 +25,8 @@ const (
 	repairPause = time.Minute
 	// repairInterval is how often killed calls are looked for whose sandboxes the runtime has forgotten.
 	repairInterval = 10 * time.Minute
+	// mostRepairPause bounds the pause for one sandbox, which doubles with each try.
+	mostRepairPause = time.Hour
 	// busyRecord is how long the record of another sandbox is waited for.
 	busyRecord = 100 * time.Millisecond
 )
@@ -39,9 +42,11 @@ func (c *call) repair(ctx context.Context, bootID string) {
 	if !repairDue(c.marker(), bootID) {
 		return
 	}
+	// One call does it, and not each that starts meanwhile.
+	c.warn("mark what is to be undone", os.WriteFile(c.marker(), []byte(retryMark+bootID), 0o600))
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
-	due, err := c.repairs(bootID)
+	due, left, err := c.repairs(ctx, bootID)
 	for _, k := range due {
 		if ctx.Err() != nil {
 			err = errors.Join(err, ctx.Err())
@@ -53,8 +58,8 @@ func (c *call) repair(ctx context.Context, bootID string) {
 	}
 	err = errors.Join(err, c.records.Sweep())
 	text := bootID
-	if err != nil {
-		c.log.Warn("undo what earlier calls left; a later one goes on with it", "error", err)
+	if err != nil || left {
+		c.log.Warn("something of earlier calls is left to be undone; a later one goes on with it", "error", err)
 		text = retryMark + bootID
 	}
 	c.warn("mark what is to be undone", os.WriteFile(c.marker(), []byte(text), 0o600))
@@ -90,14 +95,19 @@ func repairDue(marker, bootID string) bool {
 	return err != nil || time.Since(info.ModTime()).Abs() > pause // a clock that jumps delays it by that at most
 }
 
-// repairs are the keys of records that a repair has to look at, those that were tried last at the end.
-func (c *call) repairs(bootID string) ([]string, error) {
+// repairs are the keys of records that a repair has to look at now, those that were tried last at the end. The second value reports whether
+// there are others, for later.
+func (c *call) repairs(ctx context.Context, bootID string) ([]string, bool, error) {
 	keys, err := c.records.Keys()
 	var due []string
+	left := false
 	tried := map[string]time.Time{}
 	for _, k := range keys {
 		if k == key(c.sandbox) {
 			continue // this call holds its lock, and sees to it
+		}
+		if ctx.Err() != nil {
+			return due, true, errors.Join(err, ctx.Err())
 		}
 		plan, e := c.loadRecord(k)
 		switch {
@@ -106,13 +116,26 @@ func (c *call) repairs(bootID string) ([]string, error) {
 			c.log.Error("a record cannot be read: it is left to the DEL of its container", "error", e)
 		case e != nil:
 			err = errors.Join(err, e)
-		case c.needsRepair(plan, bootID):
+		case !c.needsRepair(plan, bootID):
+		case resting(plan):
+			left = true
+		default:
 			due = append(due, k)
 			tried[k] = plan.Tried
 		}
 	}
 	slices.SortStableFunc(due, func(a, b string) int { return tried[a].Compare(tried[b]) })
-	return due, err
+	return due, left, err
+}
+
+// resting reports whether it is too soon to try a record again.
+func resting(p *delegate.Plan) bool {
+	tries := 0
+	for _, a := range slices.Concat(p.Attachments, p.Leftovers) {
+		tries = max(tries, a.Tries)
+	}
+	pause := min(repairPause<<min(tries, 10)/2, mostRepairPause)
+	return !p.Tried.IsZero() && time.Since(p.Tried).Abs() < pause-repairPause/2
 }
 
 // needsRepair reports whether nobody will ask for an undo that a record needs.
@@ -123,17 +146,26 @@ func (c *call) needsRepair(p *delegate.Plan, bootID string) bool {
 	case !p.Tried.IsZero():
 		return true
 	}
-	return !p.Complete && c.recordedNetNS(p.Sandbox.NetNS) == ""
+	return !p.Complete && c.recordedNetNS(p) == ""
 }
 
 func (c *call) repairOne(ctx context.Context, k, bootID string) error {
 	short, cancel := context.WithTimeout(ctx, busyRecord)
 	defer cancel()
-	lock, err := c.records.Lock(short, k)
-	if err != nil {
-		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			return nil // its own ADD or DEL is at work on it, which undoes it too
+	take := func(ctx context.Context) (*record.Lock, error) { return c.records.Lock(ctx, k) }
+	lock, err := take(short)
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		// Its own ADD or DEL is at work on it, which undoes it too; or the plugins of one that was killed.
+		orphans, e := orphans(func() ([]int, error) { return c.records.Holders(k) })
+		switch {
+		case e != nil || len(orphans) == 0:
+			return e
+		case !c.overdue(orphans):
+			return fmt.Errorf("record %s: plugins of a killed call are at work: %w", k, err)
 		}
+		lock, err = c.killOrphans(ctx, orphans, take)
+	}
+	if err != nil {
 		return err
 	}
 	defer c.unlock(lock)
@@ -150,7 +182,7 @@ func (c *call) repairOne(ctx context.Context, k, bootID string) error {
 	if plan.BootID != "" && plan.BootID != bootID {
 		plan.Sandbox.NetNS = "" // whatever is at that path is of this boot
 	}
-	plan.Sandbox.NetNS = c.recordedNetNS(plan.Sandbox.NetNS)
+	plan.Sandbox.NetNS = c.recordedNetNS(plan)
 	c.log.Info("undo what an earlier call left", "pod", plan.Pod.String(), "containerID", plan.Sandbox.ContainerID, "ifName", plan.Sandbox.IfName)
 	return c.undo(ctx, &state{plan: plan, dir: c.cfg.CNIDir})
 }

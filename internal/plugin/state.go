@@ -26,6 +26,8 @@ type state struct {
 	dir string
 	// multus is set when the state is Multus' own.
 	multus bool
+	// recordedNetNS is the namespace that the sandbox had at its ADD, if that is still there.
+	recordedNetNS string
 	// unreadable are files that may hold more of the sandbox.
 	unreadable []string
 }
@@ -42,7 +44,8 @@ func (c *call) loadState(s delegate.Sandbox) (*state, error) {
 	if err != nil || found == nil {
 		return nil, err
 	}
-	found.plan.Sandbox.NetNS = c.netNS(s.NetNS)
+	found.recordedNetNS = c.recordedNetNS(found.plan)
+	found.plan.Sandbox.NetNS = c.netNS(found.plan, s.NetNS)
 	for i := range found.plan.Attachments {
 		// The runtime sends the same on every verb, where no cache has what it sent on ADD.
 		if a := &found.plan.Attachments[i]; found.multus && a.Args == nil {
@@ -134,6 +137,7 @@ func (c *call) loadRecord(k string) (*delegate.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	plan.Recover()
 	switch err := plan.Validate(); {
 	case errors.Is(err, delegate.ErrVersion):
 		return nil, fmt.Errorf("record %s: %w", k, err)
@@ -145,9 +149,9 @@ func (c *call) loadRecord(k string) (*delegate.Plan, error) {
 	return plan, nil
 }
 
-// netNS is the path of a sandbox's namespace if that is one, and none of the host; else "": the sandbox is gone. The file of a namespace
-// outlives it where it was only unmounted, and /proc/<pid>/ns/net is the host's once a process of the host has the number.
-func (c *call) netNS(path string) string {
+// netNS is a path if it is the namespace of a recorded sandbox, and none of the host; else "": the sandbox is gone. The file of a namespace
+// outlives it where it was only unmounted, and /proc/<pid>/ns/net is another's, or the host's, once another process has the number.
+func (c *call) netNS(p *delegate.Plan, path string) string {
 	if path == "" {
 		return ""
 	}
@@ -157,15 +161,21 @@ func (c *call) netNS(path string) string {
 	if own, err := c.Kernel.SameNetNS(path); err != nil || (own && !c.allowOwnNetNS) {
 		return ""
 	}
+	if p.NetNSCookie != 0 {
+		if cookie, err := c.Kernel.NetNSCookie(path); err != nil || cookie != p.NetNSCookie {
+			return ""
+		}
+	}
 	return path
 }
 
-// recordedNetNS is the same for a path that only a record tells: one under /proc may be another process's by now.
-func (c *call) recordedNetNS(path string) string {
-	if strings.HasPrefix(path, "/proc/") {
+// recordedNetNS is the recorded path of a sandbox's namespace, by the same rule. An older Plexus did not record which namespace it was: one
+// under /proc may be another process's by now.
+func (c *call) recordedNetNS(p *delegate.Plan) string {
+	if p.NetNSCookie == 0 && strings.HasPrefix(p.Sandbox.NetNS, "/proc/") {
 		return ""
 	}
-	return c.netNS(path)
+	return c.netNS(p, p.Sandbox.NetNS)
 }
 
 const (
@@ -182,8 +192,13 @@ func (c *call) undo(ctx context.Context, s *state) error {
 	defer cancel()
 	k, plan := key(s.plan.Sandbox), s.plan
 	c.adopt(plan)
+	if s.multus {
+		if err := c.takeOver(k, s); err != nil {
+			return err
+		}
+	}
 	begun := c.saveBegun(k, plan)
-	executor := c.executor(s.dir)
+	executor := c.executor(cmp.Or(plan.StateDir, s.dir))
 	saved := time.Now()
 	executor.Progress = func(p *delegate.Plan) {
 		if time.Since(saved) < progressAfter {
@@ -213,16 +228,25 @@ func (c *call) undo(ctx context.Context, s *state) error {
 		}
 		c.retryLater()
 	}
-	if s.multus {
-		undone = errors.Join(undone, legacy.Remove(s.dir, plan.Sandbox.ContainerID))
-	}
 	for _, file := range s.unreadable {
 		undone = errors.Join(undone, quarantine(file))
 	}
 	return undone
 }
 
-// saveBegun records that a sandbox is no longer complete, while the first plugin runs. The function that it returns waits for that.
+// takeOver makes a record of what Multus left, which from then on is the truth: a call that is killed loses nothing, and leaves nothing of
+// Multus' behind.
+func (c *call) takeOver(k string, s *state) error {
+	s.plan.StateDir = s.dir
+	s.plan.BeginUndo(time.Now())
+	if err := c.records.Save(k, s.plan); err != nil {
+		return fmt.Errorf("record what Multus left: %w", err)
+	}
+	return legacy.Remove(s.dir, s.plan.Sandbox.ContainerID)
+}
+
+// saveBegun records that a sandbox is no longer complete, while the first plugin runs. The function that it returns waits for that. The
+// snapshot shares the attachments with the plan, of which an undo changes copies alone.
 func (c *call) saveBegun(k string, p *delegate.Plan) func() error {
 	if !p.Complete {
 		return func() error { return nil }

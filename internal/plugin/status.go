@@ -58,9 +58,9 @@ func (c *call) status(ctx context.Context) error {
 	if away {
 		src = nil // it would be waited for
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusLookupTimeout)
+	lookup, cancel := context.WithTimeout(ctx, statusLookupTimeout)
 	defer cancel()
-	network, err := c.defaultNetwork(ctx, src)
+	network, err := c.defaultNetwork(lookup, src)
 	if away && err != nil && c.cfg.ClusterNetwork != "" && !c.cfg.ClusterNetworkIsPath() {
 		return nil // a NAD, which only the source knows
 	}
