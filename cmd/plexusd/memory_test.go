@@ -4,13 +4,12 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,25 +19,8 @@ import (
 
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/source"
+	"github.com/plexus-cni/plexus/internal/testenv"
 )
-
-// asDaemon has the test binary be plexusd, so that its memory can be looked at.
-const asDaemon = "PLEXUSD_TEST_SERVE"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asDaemon) == "" {
-		os.Exit(m.Run())
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	cmd, o := serveCommand()
-	o.peer = uint32(os.Geteuid())
-	cmd.SetArgs(os.Args[1:])
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
 
 // definitions are as many NetworkAttachmentDefinitions, n0 and so on, of as many bytes. They are written as they are asked for, so that
 // this process has no memory of them.
@@ -104,17 +86,13 @@ type process struct {
 	pid int
 }
 
-func startProcess(t *testing.T, f *front) *process {
+func startProcess(t *testing.T, program string, f *front) *process {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	args := append(inCgroup(t), self, "--node-name=n1", "--kubeconfig="+f.kubeconfig(t), "--socket-dir="+dir, "--listen=",
+	args := append(inCgroup(t), program, "serve", "--node-name=n1", "--kubeconfig="+f.kubeconfig(t), "--socket-dir="+dir, "--listen=",
 		"--pod-resources-socket="+filepath.Join(dir, "kubelet.sock"))
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), asDaemon+"=1", "GOMEMLIMIT=200MiB")
+	cmd.Env = append(os.Environ(), "GOMEMLIMIT=200MiB")
 	cmd.Stderr = t.Output()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if err := cmd.Start(); err != nil {
@@ -189,6 +167,12 @@ const manifestMiB = 256 - 16
 // TestNoAuthorTakesTheDaemonsMemory: with as many large definitions as made daemons of all nodes die at their start, and pods that select
 // them as often as an annotation of some hundred bytes can, the daemon stays within the limit of the manifests.
 func TestNoAuthorTakesTheDaemonsMemory(t *testing.T) {
+	testenv.RequireRoot(t) // plexusd serves root only
+	program := filepath.Join(t.TempDir(), "plexusd")
+	// As it is, without the race detector's memory, which this test may have.
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
 	for name, d := range map[string]definitions{
 		"definitions of 1 MB, listed at once": {count: 150, size: 1000 << 10},
 		"definitions of 1 MB, streamed":       {count: 50, size: 1000 << 10, streaming: true},
@@ -209,19 +193,23 @@ func TestNoAuthorTakesTheDaemonsMemory(t *testing.T) {
 				}
 				f.AddPods(podOf(fmt.Sprintf("web%d", i), strings.Join(networks, ",")))
 			}
-			p := startProcess(t, f)
+			p := startProcess(t, program, f)
 			eventually(t, func() bool { return p.Ready(t.Context()) == nil }, func() string { return "plexusd to be ready" })
 			started := p.peak(t)
 			var all sync.WaitGroup
 			for i := range pods {
 				all.Go(func() {
 					s, err := p.client(t).Lookup(t.Context(), source.Query{Pod: refOf(fmt.Sprintf("web%d", i))})
+					if errors.Is(err, source.ErrTryAgain) {
+						return // a machine that is very busy
+					}
 					if i%2 == 1 && (err != nil || len(s.Networks) == 0) {
 						t.Errorf("Lookup of web%d = %v", i, err)
 					}
 				})
 			}
 			all.Wait()
+			eventually(t, func() bool { return p.Ready(t.Context()) == nil }, func() string { return "plexusd to be ready after it" })
 			most := p.peak(t)
 			t.Logf("%d definitions of %d bytes, streaming %v: at most %d MiB after the start, %d MiB after %d lookups at once", d.count, d.size, d.streaming, started, most, pods)
 			if most > manifestMiB {
