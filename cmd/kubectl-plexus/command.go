@@ -83,6 +83,8 @@ type run struct {
 	kube kube
 	cmd  *cobra.Command
 	args []string
+	// program is what runs on the node, with its arguments.
+	program []string
 }
 
 func (r *run) run(ctx context.Context, need string) error {
@@ -106,6 +108,7 @@ func (r *run) run(ctx context.Context, need string) error {
 	if err = r.checkMounts(set); err != nil {
 		return err
 	}
+	r.program = r.remote()
 	daemons, err := r.find(ctx, set)
 	switch {
 	case err != nil:
@@ -278,22 +281,15 @@ func (r *run) runOn(ctx context.Context, set *daemonSet, d daemon, stdout, stder
 		return err
 	}
 	c := container{namespace: set.namespace, pod: d.name, name: set.container}
-	extra := []string{}
-	if r.has(ctl.FlagUntilEOF) {
-		extra = append(extra, "--"+ctl.FlagUntilEOF)
-	}
 	if r.privileged {
-		extra = append(extra, "--"+ctl.FlagRoot+"="+hostRoot)
 		own, end, makeErr := r.kube.privileged(ctx, set, d.node, r.longest())
 		if makeErr != nil {
 			return errors.Join(makeErr, out.Close())
 		}
 		defer end()
 		c = own
-	} else if r.has(ctl.FlagRecorded) {
-		extra = append(extra, "--"+ctl.FlagRecorded)
 	}
-	err = r.kube.exec(ctx, c, out, stderr, append([]string{program}, r.remote(extra)...)...)
+	err = r.kube.exec(ctx, c, out, stderr, r.program...)
 	return errors.Join(err, out.Close())
 }
 
@@ -332,13 +328,22 @@ type keptOpen struct{ io.Writer }
 
 func (keptOpen) Close() error { return nil }
 
-// remote are the arguments for plexusctl on the node: those that were given, but for what is ours.
-func (r *run) remote(extra []string) []string {
+// remote is plexusctl on the node, with the arguments that were given, but for what is ours.
+func (r *run) remote() []string {
 	var names []string
 	for c := r.cmd; c.HasParent(); c = c.Parent() {
 		names = append([]string{c.Name()}, names...)
 	}
-	args := append(names, extra...)
+	args := append([]string{program}, names...)
+	if r.has(ctl.FlagUntilEOF) {
+		args = append(args, "--"+ctl.FlagUntilEOF)
+	}
+	switch {
+	case r.privileged:
+		args = append(args, "--"+ctl.FlagRoot+"="+hostRoot)
+	case r.has(ctl.FlagRecorded):
+		args = append(args, "--"+ctl.FlagRecorded)
+	}
 	ours := r.cmd.Root().PersistentFlags()
 	r.cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch list, isList := f.Value.(pflag.SliceValue); {

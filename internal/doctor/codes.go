@@ -14,6 +14,8 @@ const (
 	ConfBroken          = "conf-broken"
 	ConfSeveralMeta     = "conf-several-meta"
 	ConfCRIOGC          = "conf-crio-gc"
+	ConfMesh            = "conf-mesh"
+	ConfMeshTwice       = "conf-mesh-twice"
 	NetworkInvalid      = "network-invalid"
 	NetworkNameTaken    = "network-name-taken"
 	PluginMissing       = "plugin-missing"
@@ -102,6 +104,8 @@ func Codes() []Code {
 		{ConfBroken, Warning, "Another configuration in the folder cannot be read.", "Correct or remove it."},
 		{ConfSeveralMeta, Warning, "Several meta-plugins have a configuration in the folder.", "Remove all but one from the node."},
 		{ConfCRIOGC, Warning, "CRI-O runs GC for every configuration in its folder, and tells the primary's own file, with which it attached nothing, that no attachment is valid.", "Set `\"disableGC\": true` in that file."},
+		{ConfMesh, Info, "A service mesh has chained its plugin to Plexus' configuration, where plexusd keeps it.", ""},
+		{ConfMeshTwice, Warning, "A service mesh has chained its plugin both to Plexus' configuration and to the default network's, so it runs twice for each pod.", "For Istio: set `cni.cniConfFileName` to the default network's file."},
 		{NetworkInvalid, Error, "A network of the configuration, or of its folders, cannot be used.", "Correct what is named."},
 		{NetworkNameTaken, Warning, "A NetworkAttachmentDefinition has the CNI name of the default network.", "Give it a `name` of its own."},
 		{PluginMissing, Error, "A network needs a plugin that is not installed.", "Install it in `binDir`, or correct `type`."},

@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/plexus-cni/plexus/internal/config"
+	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -62,6 +63,7 @@ func (d *Doctor) checkConf(_ context.Context, n *node) ([]Finding, error) {
 		found = append(found, newFinding(ConfSeveralMeta, dir, fmt.Sprintf("several meta-plugins: %s; the container runtime calls the first, the others do nothing or call each other", strings.Join(metas, ", ")), "remove all but one from the node, together with the DaemonSet that writes it"))
 	}
 	found = append(found, d.crioGC(dir, n)...)
+	found = append(found, meshes(n)...)
 	found = append(found, takenNames(n)...)
 	found = append(found, d.withoutCheck(n)...)
 	for _, p := range n.problems {
@@ -102,6 +104,27 @@ func takenNames(n *node) []Finding {
 				found = append(found, newFinding(NetworkNameTaken, w.object(), fmt.Sprintf("its \"name\" %q is that of the default network: their plugins keep addresses and other state under one name", w.list.Name()), "give it a \"name\" of its own in "+w.from))
 			}
 		}
+	}
+	return found
+}
+
+// meshes tells of service meshes that have chained their plugins to Plexus' configuration.
+func meshes(n *node) []Finding {
+	if n.conf == nil {
+		return nil
+	}
+	var found []Finding
+	for _, t := range n.conf.list.Types() {
+		if !install.IsMesh(t) {
+			continue
+		}
+		twice := slices.ContainsFunc(n.networks, func(w network) bool { return w.isDefault && slices.Contains(w.list.Types(), t) })
+		if !twice {
+			found = append(found, newFinding(ConfMesh, n.conf.path, fmt.Sprintf("the service mesh's plugin %s is chained to Plexus: it runs once for each pod, and sees eth0 alone", t), ""))
+			continue
+		}
+		found = append(found, newFinding(ConfMeshTwice, n.conf.path, fmt.Sprintf("the service mesh's plugin %s is chained to Plexus and to the default network: it runs twice for each pod", t),
+			"for Istio, set cni.cniConfFileName to the default network's file, and restart plexusd"))
 	}
 	return found
 }

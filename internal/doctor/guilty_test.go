@@ -167,3 +167,33 @@ func TestIPAMWithoutCheck(t *testing.T) {
 		})
 	}
 }
+
+func TestServiceMeshes(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		behind, network, want string
+	}{
+		"none":                         {},
+		"behind Plexus":                {behind: `,{"type":"istio-cni"}`, want: ConfMesh},
+		"behind the default network":   {network: `,{"type":"istio-cni"}`},
+		"behind both":                  {behind: `,{"type":"istio-cni"}`, network: `,{"type":"istio-cni"}`, want: ConfMeshTwice},
+		"another plugin behind Plexus": {behind: `,{"type":"tuning"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newTestNode(t, "")
+			n.write(t, "net.d/00-plexus.conflist", fmt.Sprintf(`{"cniVersion":"1.0.0","name":"plexus","plugins":[{"type":"plexus","binDir":%q,"cniDir":%q,"manifestDir":%q,
+				"delegates":[{"cniVersion":"1.0.0","name":"cluster","plugins":[{"type":"loopback"}%s]}]}%s]}`, n.path("bin"), n.path("state"), n.path("manifests"), tc.network, tc.behind))
+			n.script(t, "istio-cni", "")
+			var got []string
+			for _, f := range n.examine(t) {
+				if strings.HasPrefix(f.Code, "conf-mesh") {
+					got = append(got, f.Code)
+				}
+			}
+			if strings.Join(got, ",") != tc.want {
+				t.Errorf("found %q; want %q", got, tc.want)
+			}
+		})
+	}
+}

@@ -15,10 +15,10 @@ import (
 	"github.com/plexus-cni/plexus/internal/config"
 )
 
-// isMesh reports whether plugins of a type put themselves behind the plugins of the lexically first configuration, and again when they
+// IsMesh reports whether plugins of a type put themselves behind the plugins of the lexically first configuration, and again when they
 // are not there any more: the CNI plugins of service meshes, which descend from istio-cni's installer. istio-cni takes the first file
 // (unless cni.cniConfFileName names one), linkerd-cni every file of the folder.
-func isMesh(pluginType string) bool {
+func IsMesh(pluginType string) bool {
 	switch pluginType {
 	case "linkerd-cni", "kuma-cni", "consul-cni":
 		return true
@@ -68,7 +68,7 @@ func readWritten(path string) (written, error) {
 		return w, nil
 	}
 	for _, p := range list.Plugins[1:] {
-		if t := typeOf(p); isMesh(t) {
+		if t := typeOf(p); IsMesh(t) {
 			w.mesh = append(w.mesh, p)
 		} else {
 			w.strangers = append(w.strangers, t)
