@@ -5,6 +5,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,9 +58,7 @@ func TestChartAndKustomizationsAreEqual(t *testing.T) {
 			t.Parallel()
 			for _, namespace := range []string{"plexus-system", "cni-system"} {
 				values := v{"image": v{"tag": "dev"}}
-				for key, value := range tc.values {
-					values[key] = value
-				}
+				maps.Copy(values, tc.values)
 				chart := helm(t, values, namespace)
 				more := map[string]any{"replacements": flowSchemaFollows()}
 				base := kustomize(t, Overlay{Components: tc.with, Namespace: namespace, More: more})
