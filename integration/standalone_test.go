@@ -20,7 +20,7 @@ import (
 func TestThePageForHostsWithoutKubernetes(t *testing.T) {
 	testenv.RequireRoot(t)
 	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("needs the program ip")
+		testenv.Missing(t, "needs the program ip (iproute2)")
 	}
 	page, err := os.ReadFile("../docs/standalone.md")
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/plexus-cni/plexus/internal/testenv"
 )
 
 func TestVariablesStandForFlags(t *testing.T) {
@@ -71,14 +73,14 @@ func TestBadKeysAreSaidAndNotFatal(t *testing.T) {
 // TestFoldersOfAnotherUser runs the program as the manifests do: as root without the capability by which root may write everywhere.
 func TestFoldersOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can give a folder to another user")
+		testenv.Missing(t, "only root can give a folder to another user")
 	}
 	setpriv, err := exec.LookPath("setpriv")
 	if err != nil {
-		t.Skip("needs the program setpriv")
+		testenv.Missing(t, "needs the program setpriv (util-linux)")
 	}
 	if out, err := exec.CommandContext(t.Context(), setpriv, "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--", "true").CombinedOutput(); err != nil {
-		t.Skipf("setpriv: %v: %s", err, out)
+		testenv.Missing(t, "setpriv: %v: %s", err, out)
 	}
 	plexusd := filepath.Join(t.TempDir(), "plexusd")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", plexusd, ".").CombinedOutput(); err != nil {
@@ -125,7 +127,7 @@ func TestFoldersOfAnotherUser(t *testing.T) {
 // TestAFolderThatIsMountedElsewhereIsRefused has real bind mounts, in a mount namespace of its own.
 func TestAFolderThatIsMountedElsewhereIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root mounts")
+		testenv.Missing(t, "only root mounts")
 	}
 	root := t.TempDir()
 	plexusd := filepath.Join(root, "plexusd")

@@ -5,6 +5,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,9 +58,7 @@ func TestChartAndKustomizationsAreEqual(t *testing.T) {
 			t.Parallel()
 			for _, namespace := range []string{"plexus-system", "cni-system"} {
 				values := v{"image": v{"tag": "dev"}}
-				for key, value := range tc.values {
-					values[key] = value
-				}
+				maps.Copy(values, tc.values)
 				chart := helm(t, values, namespace)
 				more := map[string]any{"replacements": flowSchemaFollows()}
 				base := kustomize(t, Overlay{Components: tc.with, Namespace: namespace, More: more})
@@ -169,35 +168,31 @@ func TestTheChartsOwn(t *testing.T) {
 	}
 }
 
-// TestAlertsAskForMetricsThatThereAre looks for the names in the daemon's sources.
-func TestAlertsAskForMetricsThatThereAre(t *testing.T) {
+// TestAlertsAreThoseOfTheDocumentation holds each expression to docs/metrics.md, which is held to the daemon's metrics elsewhere.
+func TestAlertsAreThoseOfTheDocumentation(t *testing.T) {
 	t.Parallel()
-	rules, err := os.ReadFile("../chart/templates/monitoring.yaml")
+	type v = map[string]any
+	page, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources, err := filepath.Glob("../../internal/daemon/*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var code strings.Builder
-	for _, path := range sources {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
+	_, table, _ := strings.Cut(string(page), "## What to alert on")
+	docs := helm(t, v{"metrics": v{"enabled": true, "alerts": v{"enabled": true}}}, "")
+	rules := at(t, docs["PrometheusRule plexusd"], "spec", "groups", 0, "rules").([]any)
+	for _, rule := range rules {
+		for part := range strings.SplitSeq(at(t, rule, "expr").(string), " or ") {
+			// Which job it is depends on who scrapes.
+			if !strings.HasPrefix(part, "up{") && !strings.Contains(table, "`"+part+"`") {
+				t.Errorf("alert %v: docs/metrics.md does not have `%s`", at(t, rule, "alert"), part)
+			}
 		}
-		code.Write(data)
-	}
-	found := 0
-	for word := range strings.FieldsFuncSeq(string(rules), func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
-		if strings.HasPrefix(word, "plexus_") {
-			found++
-			if !strings.Contains(code.String(), `"`+word+`"`) {
-				t.Errorf("the daemon has no metric %s", word)
+		for _, text := range []string{"summary", "description"} {
+			if s, _ := at(t, rule, "annotations", text).(string); s == "" || strings.Contains(s, "{{`") {
+				t.Errorf("alert %v: %s %q", at(t, rule, "alert"), text, s)
 			}
 		}
 	}
-	if found == 0 {
-		t.Error("no metric is asked for")
+	if rows := strings.Count(table, "\n| ") - 1; len(rules) != rows { // without the head
+		t.Errorf("%d alerts, docs/metrics.md has %d", len(rules), rows)
 	}
 }

@@ -5,6 +5,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -66,15 +67,13 @@ func (o Overlay) write(dir, deploy string) error {
 		k["namespace"] = o.Namespace
 	}
 	if o.Image != "" {
-		name, tag, err := cutTag(o.Image)
-		if err != nil {
-			return err
+		name, tag, tagErr := cutTag(o.Image)
+		if tagErr != nil {
+			return tagErr
 		}
 		k["images"] = []map[string]string{{"name": "plexus", "newName": name, "newTag": tag}}
 	}
-	for key, value := range o.More {
-		k[key] = value
-	}
+	maps.Copy(k, o.More)
 	data, err := yaml.Marshal(k)
 	if err != nil {
 		return err

@@ -6,9 +6,7 @@ package install
 import (
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,21 +64,6 @@ func TestKeysThatCanNotBeUsedLeaveWhatIsThere(t *testing.T) {
 	bad := errors.New("--plugin-conf plugin.json: write one JSON object")
 	if o, err := (Conf{Dir: dir, SocketDir: "/run/plexus", ExtraErr: bad}).Write(); !errors.Is(err, bad) || o.Wrote {
 		t.Errorf("Write = %+v, %v; want %v", o, err, bad)
-	}
-}
-
-// TestAPrimaryThatMayNotBeReadIsNotPassedOver is about another file that would be taken in its place.
-func TestAPrimaryThatMayNotBeReadIsNotPassedOver(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() == 0 {
-		t.Skip("root may read every file")
-	}
-	dir := folder(t, map[string]string{"10-calico.conflist": flannel, "99-other.conflist": flannel})
-	if err := os.Chmod(filepath.Join(dir, "10-calico.conflist"), 0); err != nil {
-		t.Fatal(err)
-	}
-	if o, err := (Conf{Dir: dir, SocketDir: "/run/plexus"}).Write(); !errors.Is(err, ErrNoPrimary) || !errors.Is(err, fs.ErrPermission) || o.Wrote {
-		t.Errorf("Write = %+v, %v", o, err)
 	}
 }
 
