@@ -26,6 +26,7 @@ RELEASE    := -tags=grpcnotrace -trimpath -ldflags='-s -w'
 GOLANGCI   := go tool -modfile=tools/go.mod golangci-lint
 # As `go test`, whose output it shows; then the tests that skipped, with their reasons.
 GOTESTSUM  := go tool -modfile=tools/go.mod gotestsum --format standard-quiet
+E2E        := cd e2e && go tool -modfile=../tools/go.mod gotestsum --format standard-quiet -- ./suite -count=1 -timeout 60m
 MODULES    := $(patsubst %/go.mod,%,$(wildcard ./go.mod */go.mod */*/go.mod */*/*/go.mod))
 
 # What the virtual machine of e2e-sriov loads.
@@ -93,11 +94,11 @@ e2e-deps: # Build the Kubernetes components (minutes, once) into the user's cach
 .PHONY: e2e
 e2e: e2e-deps ## Test on a real cluster of this machine: etcd, API server, kubelet, containerd; needs root
 	cd e2e && go test ./cluster/... ./components/... ./image/...
-	cd e2e && go test ./suite -count=1 -timeout 60m
+	$(E2E)
 
 .PHONY: e2e-helm
 e2e-helm: e2e-deps ## As e2e, with Plexus installed by its chart, and in another namespace
-	cd e2e && go test ./suite -count=1 -timeout 60m -args -install helm -namespace cni-plexus
+	$(E2E) -args -install helm -namespace cni-plexus
 
 .PHONY: e2e-sriov
 e2e-sriov: build plugins ## Test on real VFs, in a virtual machine with emulated SR-IOV NICs
@@ -108,7 +109,7 @@ e2e-sriov: build plugins ## Test on real VFs, in a virtual machine with emulated
 
 .PHONY: e2e-kind
 e2e-kind: image ## Test on a kind cluster; needs Docker and kind
-	cd e2e && go test ./suite -count=1 -timeout 60m -args -provider kind
+	$(E2E) -args -provider kind
 
 .PHONY: e2e-down
 e2e-down: # Take away a cluster that was kept, or that a killed run left

@@ -65,6 +65,7 @@ func TestUninstall(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+	files[filepath.Dir(kubeconfig)] = "" // its folder goes too
 	for path := range files {
 		if _, err := os.Stat(path); (err == nil) != (path == primary) {
 			t.Errorf("%s: %v", path, err)

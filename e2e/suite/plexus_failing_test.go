@@ -54,21 +54,37 @@ func checkFailing(t *testing.T) {
 			t.Errorf("leases of %s after the pods are gone: %v", network, got)
 		}
 	}
-	t.Logf("after the pods are gone: %d records", len(recordsOf(t, node, namespace)))
+	left := recordsOf(t, node, namespace)
+	t.Logf("after the pods are gone: %d records", len(left))
 
+	// While the cause is there, what never came about is given up after five minutes.
+	old := left[:len(left)/2]
+	onNode(t, node, append([]string{"sed", "-i", "-E", `s/"20[0-9]{2}(-[0-9]{2}-[0-9]{2}T[^"]+")/"2020\1/g; s/,"crc32":"[0-9a-f]+"\}$/}/`}, old...)...)
+	checkRepaired(t, "records that are old, of what never came about", func() []string {
+		return slices.DeleteFunc(recordsOf(t, node, namespace), func(r string) bool { return !slices.Contains(old, r) })
+	})
 	onNode(t, node, "ip", "link", "add", nowhere, "type", "veth", "peer", "name", nowhere+"-peer")
 	t.Cleanup(func() {
 		if _, err := env.cluster.Exec(context.Background(), node, "ip", "link", "delete", nowhere); err != nil {
 			t.Error(err)
 		}
 	})
-	for i := 0; len(recordsOf(t, node, namespace)) > 0; i++ {
-		if i == 5 { // One call has a limited time for the rest of all others.
-			t.Fatalf("left after the calls of %d other pods:\n%s", i, strings.Join(recordsOf(t, node, namespace), "\n"))
+	checkRepaired(t, "records, whose cause is gone", func() []string { return recordsOf(t, node, namespace) })
+}
+
+// checkRepaired shows that calls for other pods undo what is left: one call, or some where one has no time for all.
+func checkRepaired(t *testing.T, what string, left func() []string) {
+	t.Helper()
+	const calls = 5
+	for range calls {
+		if len(left()) == 0 {
+			return
 		}
-		onNode(t, node, "touch", "-d", "2020-01-01", plexusState+"/boot-id") // as if it were some minutes later
-		other := startPod(t, newPod(newNamespace(t), "other", nil))
-		deletePod(t, other)
+		onNode(t, env.cluster.Nodes()[0], "touch", "-d", "2020-01-01", plexusState+"/boot-id") // as if it were some minutes later
+		deletePod(t, startPod(t, newPod(newNamespace(t), "other", nil)))
+	}
+	if got := left(); len(got) > 0 {
+		t.Errorf("after the calls of %d other pods there are still %s:\n%s", calls, what, strings.Join(got, "\n"))
 	}
 }
 

@@ -6,6 +6,7 @@ package suite
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -83,8 +84,8 @@ func current(t *testing.T) release {
 	return release{dir: repository(t), tag: "dev"}
 }
 
-// build builds the image of the programs, and puts it on every node.
-func (r release) build(t *testing.T) {
+// build builds the image of the programs, and puts it on every node. It returns the SHA-256 sum of the plugin.
+func (r release) build(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
 	runHere(t, []string{"CGO_ENABLED=0"}, "", "go", "build", "-C", r.dir, "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", bin+"/", "./cmd/plexus", "./cmd/plexusd", "./cmd/plexusctl")
@@ -103,6 +104,11 @@ func (r release) build(t *testing.T) {
 	if err := env.cluster.LoadImage(t.Context(), archive); err != nil {
 		t.Fatal(err)
 	}
+	plugin, err := os.ReadFile(filepath.Join(bin, "plexus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(plugin))
 }
 
 // manifests renders the manifests with components, or the chart with the values that mean the same.

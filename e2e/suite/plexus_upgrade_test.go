@@ -6,6 +6,7 @@ package suite
 import (
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,9 +23,18 @@ func TestUpgrade(t *testing.T) {
 	}
 	former, latest := checkout(t, env.from), current(t)
 	prepareNodes(t)
-	former.build(t)
-	latest.build(t)
-	former.apply(t)
+	// plugins are those of the two, by which the plugin of a node is known.
+	plugins := map[release]string{former: former.build(t), latest: latest.build(t)}
+	apply := func(t *testing.T, r release) {
+		t.Helper()
+		r.apply(t)
+		for _, node := range env.cluster.Nodes() {
+			if got := onNode(t, node, "sha256sum", "/opt/cni/bin/plexus"); !strings.HasPrefix(got, plugins[r]) {
+				t.Errorf("the plugin of node %s is not that of the image %s", node, r.tag)
+			}
+		}
+	}
+	apply(t, former)
 	awaitConf(t, "is there", func(conf string) bool { return conf != "" })
 	keepClean(t)
 
@@ -59,16 +69,16 @@ func TestUpgrade(t *testing.T) {
 		t.Helper()
 		switch times {
 		case 0:
-			latest.apply(t)
+			apply(t, latest)
 			check(t, ofFormer...)
 			ofLatest = []*corev1.Pod{start("latest0"), start("latest1")}
 			takeAway(t, ofFormer[0])
 		case 1:
-			former.apply(t)
+			apply(t, former)
 			check(t, ofFormer[1], ofLatest[0], ofLatest[1])
 			takeAway(t, ofLatest[0])
 		default:
-			latest.apply(t)
+			apply(t, latest)
 			check(t, ofFormer[1], ofLatest[1])
 			takeAway(t, ofFormer[1])
 			takeAway(t, ofLatest[1])

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/plexus-cni/plexus/internal/config"
@@ -338,6 +339,12 @@ func (n *Node) Uninstall() error {
 	for _, p := range paths {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return denied(filepath.Dir(p), fmt.Errorf("uninstall: %w", err))
+		}
+	}
+	// The kubeconfig has a folder of its own beside the configuration. One that is not empty is somebody else's too.
+	if dir := filepath.Dir(n.Kubeconfig.Path); n.Kubeconfig.Path != "" && filepath.Dir(dir) == filepath.Clean(n.Conf.Dir) {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+			return denied(filepath.Dir(dir), fmt.Errorf("uninstall: %w", err))
 		}
 	}
 	return nil
