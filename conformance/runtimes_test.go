@@ -113,6 +113,127 @@ func TestReadinessFile(t *testing.T) {
 	})
 }
 
+// at makes a path of the world that of a network namespace, in the place of the one that it was.
+func (w *world) at(netns string) {
+	w.t.Helper()
+	path := w.path("netns-of-a-pid")
+	if w.netns == path {
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
+			w.t.Fatal(err)
+		}
+	} else {
+		w.write("netns-of-a-pid", "")
+		w.t.Cleanup(func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) })
+	}
+	if err := syscall.Mount(netns, path, "", syscall.MS_BIND, ""); err != nil {
+		w.t.Fatal(err)
+	}
+	w.netns = path
+}
+
+// TestPathThatIsUsedAgain: runtimes name a sandbox by the number of a process, or by a name of their own, which another one has later.
+func TestPathThatIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	scenarios(t, map[string]func(*world){
+		"D9 a late DEL": func(w *world) {
+			w.at(w.netns)
+			w.must("ADD")
+			w.at(testenv.NetNS(w.t))
+			w.calls()
+			w.must("DEL")
+			w.expect("CNI_NETNS", "", w.expectCalls("DEL cluster eth0")[0].NetNS)
+		},
+		"D9 CHECK": func(w *world) {
+			w.at(w.netns)
+			w.must("ADD")
+			w.at(testenv.NetNS(w.t))
+			w.mustFail("CHECK", types.ErrInvalidNetNS)
+		},
+		"D13 ADD again, in a new namespace": func(w *world) {
+			old := w.netns
+			w.must("ADD")
+			w.calls()
+			w.netns = testenv.NetNS(w.t)
+			w.must("ADD")
+			calls := w.expectCalls("DEL cluster eth0", "ADD cluster eth0")
+			w.expect("CNI_NETNS of DEL", old, calls[0].NetNS)
+			w.expect("CNI_NETNS of ADD", w.netns, calls[1].NetNS)
+		},
+		"D21 a repair": func(w *world) {
+			heal := w.write("broken", "")
+			w.cluster(object{"on": object{"DEL": object{"while": heal, "error": object{"code": 999, "msg": "busy"}}}})
+			w.at(w.netns)
+			w.must("ADD")
+			w.mustFail("DEL", 999)
+			w.age(time.Hour)
+			w.remove("broken")
+			w.at(testenv.NetNS(w.t))
+			w.containerID = "another"
+			w.identify()
+			w.backdate("state/boot-id")
+			w.calls()
+			w.must("ADD")
+			calls := w.expectCalls("DEL cluster eth0", "ADD cluster eth0")
+			w.expect("CNI_NETNS of DEL", "", calls[0].NetNS)
+		},
+		"D21 GC, from where paths mean something else": func(w *world) {
+			w.must("ADD")
+			text := w.read(w.recordFile())
+			for _, change := range [][2]string{{`"runtime":"[^"]*"`, `"runtime":"podman"`}, {`"mountNS":"[^"]*"`, `"mountNS":"mnt:[1]"`}, {`"netns":"[^"]*"`, `"netns":"/not/here"`}, {`,"crc32":"[0-9a-f]{8}"`, ""}} {
+				text = regexp.MustCompile(change[0]).ReplaceAllString(text, change[1])
+			}
+			w.write(w.recordFile(), text)
+			w.calls()
+			w.gc()
+			w.must("GC")
+			w.expectCalls()
+		},
+	})
+}
+
+// TestHangingPlugins: one plugin that hangs keeps neither the others of its list from their DEL, nor other sandboxes from GC.
+func TestHangingPlugins(t *testing.T) {
+	t.Parallel()
+	scenarios(t, map[string]func(*world){
+		"D21 the plugins before it in its list": func(w *world) {
+			g := newGate(w.t)
+			w.cluster(nil)
+			w.nad("default/a", object{"name": "a", "plugins": []any{
+				w.recorder(object{"tag": "one"}), w.recorder(object{"tag": "two", "on": object{"DEL": object{"wait": g.path}}}),
+			}})
+			w.conf["delegateTimeoutSeconds"] = 1
+			w.annotate(networks, "a")
+			w.must("ADD")
+			w.calls()
+			w.mustFail("DEL", types.ErrTryAgainLater, "did not finish")
+			w.expectCalls("DEL a/two net1", "DEL a/one net1", "DEL cluster eth0")
+		},
+		"D21 other sandboxes at GC, and the plugins' GC": func(w *world) {
+			g := newGate(w.t)
+			w.cluster(object{"cniVersion": "1.1.0", "on": object{"DEL": object{"wait": g.path}}})
+			w.containerID = "aaaa"
+			w.identify()
+			w.must("ADD")
+			w.cluster(object{"cniVersion": "1.1.0"})
+			w.containerID = "bbbb"
+			w.netns = testenv.NetNS(w.t)
+			w.identify()
+			w.must("ADD")
+			w.calls()
+			w.gc()
+			w.conf["delegateTimeoutSeconds"] = 1
+			w.mustFail("GC", types.ErrTryAgainLater, "aaaa")
+			var got []string
+			for _, c := range w.calls() {
+				got = append(got, c.String()+" "+c.ContainerID)
+			}
+			if !slices.Contains(got, "DEL cluster eth0 bbbb") || !slices.Contains(got, "GC cluster ") {
+				w.t.Errorf("calls: %q", got)
+			}
+		},
+	})
+}
+
 func TestCHECKOfWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	scenarios(t, map[string]func(*world){
@@ -304,6 +425,7 @@ func TestUndoEnds(t *testing.T) {
 				"DEL": object{"error": object{"code": 999, "msg": "Link not found", "details": "open /x: no such file or directory"}},
 			}}))
 			w.annotate(networks, "a")
+			w.conf["binDir"] = w.path("bin")
 			rollback := w.call("ADD").stdout
 			_, rollback, _ = strings.Cut(rollback, "rollback failed")
 			for _, text := range []string{rollback, w.call("DEL").stdout} {

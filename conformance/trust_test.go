@@ -59,6 +59,30 @@ func TestTrust(t *testing.T) {
 			}
 			w.expectCalls()
 		},
+		"R24 a nested type that is a path": func(w *world) {
+			for _, nested := range []object{
+				{"ipam": object{"type": "../../../../bin/sh"}}, {"delegate": object{"type": "/bin/sh"}}, {"delegates": []any{object{"ipam": object{"TYPE": "x/y"}}}},
+			} {
+				w.nad("default/a", w.recorder(nested))
+				w.annotate(networks, "a")
+				w.expectRefused(types.ErrInvalidNetworkConfig, "default/a", "is no file name of a CNI plugin")
+			}
+		},
+		"R24 plugins nested without end": func(w *world) {
+			conf := w.recorder(nil)
+			for range 40 {
+				conf = object{"type": "recorder", "delegate": conf}
+			}
+			w.nad("default/a", conf)
+			w.annotate(networks, "a")
+			w.expectRefused(types.ErrInvalidNetworkConfig, "default/a", "call each other more than 8 deep")
+		},
+		"C6 cni-args that stand for what only a network's author decides": func(w *world) {
+			for _, key := range []string{"guid", "mellanox.infiniband.app", "addroutes", "flushRoutes"} {
+				w.annotate(networks, `[{"name":"a","cni-args":{"`+key+`":"x"}}]`)
+				w.expectRefused(types.ErrInvalidNetworkConfig, key, "plexus-cni.io/allowed-cni-args")
+			}
+		},
 		"R24 a delegate that runs Plexus, on every verb": func(w *world) {
 			script := w.write("bin/wrapper", "#!/bin/sh\nexec "+filepath.Join(testenv.Build(w.t, "./cmd/plexus", "./conformance/recorder"), "plexus")+"\n")
 			if err := os.Chmod(script, 0o755); err != nil {
