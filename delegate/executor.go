@@ -263,7 +263,7 @@ func (e *Executor) detachAll(ctx context.Context, p *Plan, s Sandbox, list *[]At
 // undoOrder are the indices below n in the order in which they are undone: from the last to the first, and those that failed least first.
 func undoOrder(n int, tries func(int) int) []int {
 	order := make([]int, 0, n)
-	for i := n - 1; i >= 0; i-- { //nolint:modernize // there is no slice to walk
+	for i := n - 1; i >= 0; i-- {
 		order = append(order, i)
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return tries(a) - tries(b) })
@@ -383,10 +383,10 @@ func (e *Executor) releaseAddresses(ctx context.Context, s Sandbox, a *Attachmen
 	}
 	call, err := e.callOf("DEL", s, a, p, previous)
 	if err == nil {
-		ctx, cancel := share(ctx, othersWait)
+		own, cancel := share(ctx, othersWait)
 		defer cancel()
 		call.Type, call.Program = ipam, true
-		_, err = e.Plugins.Call(ctx, call)
+		_, err = e.Plugins.Call(own, call)
 	}
 	if err != nil {
 		e.warn(fmt.Sprintf("%s: its addresses could not be released by their IPAM plugin either: %v", a, err))
@@ -497,21 +497,25 @@ func (e *Executor) GC(ctx context.Context, requests []GCRequest) error {
 		if r.List.DisableGC() {
 			continue
 		}
-		ctx, cancel := share(ctx, n < len(requests)-1)
-		defer cancel()
-		plugins, err := pluginsOf(r.List)
-		// An empty list is "[]": to a plugin, null may be no list at all.
-		valid, encodeErr := json.Marshal(append([]types.GCAttachment{}, r.Valid...))
-		err = errors.Join(err, encodeErr)
-		for i := range plugins {
-			// libcni wrote the second key before the specification was corrected, and writes both today.
-			err = errors.Join(err, e.callForNetwork(ctx, "GC", r.List, &plugins[i], map[string]json.RawMessage{"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid}))
-		}
-		if err != nil {
+		if err := e.gc(ctx, r, n < len(requests)-1); err != nil {
 			errs = append(errs, fmt.Errorf("network %s: %w", r.List.Name(), err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (e *Executor) gc(ctx context.Context, r GCRequest, othersWait bool) error {
+	ctx, cancel := share(ctx, othersWait)
+	defer cancel()
+	plugins, err := pluginsOf(r.List)
+	// An empty list is "[]": to a plugin, null may be no list at all.
+	valid, encodeErr := json.Marshal(append([]types.GCAttachment{}, r.Valid...))
+	err = errors.Join(err, encodeErr)
+	for i := range plugins {
+		// libcni wrote the second key before the specification was corrected, and writes both today.
+		err = errors.Join(err, e.callForNetwork(ctx, "GC", r.List, &plugins[i], map[string]json.RawMessage{"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid}))
+	}
+	return err
 }
 
 // callForNetwork calls a verb of CNI 1.1.0 that is about a network and no sandbox. It does nothing for older networks.

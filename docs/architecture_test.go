@@ -54,7 +54,7 @@ func TestTheArchitecturesFiguresAreTheCodes(t *testing.T) {
 		{"every ten minutes", "internal/plugin/repair.go", "repairInterval = 10 * time.Minute"},
 		{"after 10 s", "delegate/undo.go", "goneAfter = 10 * time.Second"},
 		{"for five minutes", "delegate/undo.go", "giveUpAfter = 5 * time.Minute"},
-		{"bounded by a minute", "internal/plugin/lock.go", "lockTimeout = 60 * time.Second"},
+		{"bounded by 40 s", "internal/plugin/lock.go", "lockTimeout = 40 * time.Second"},
 		{"up to 30 s", "internal/source/remote/remote.go", "Timeout = 30 * time.Second"},
 		{"up to 16 KiB", "internal/kube/cache.go", "maxKeptBytes = 16 << 10"},
 		{"most 512 sessions", "internal/daemon/server.go", "maxSessions = 512"},

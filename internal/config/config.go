@@ -223,8 +223,8 @@ type document struct {
 	// [maxStatusGrace]. A runtime turns a STATUS that fails into a node that is NotReady, on which the kubelet starts no pod and restarts no
 	// container, so this has to outlast an update of plexusd. Default: [DefaultStatusGrace].
 	StatusGraceSeconds *int `json:"statusGraceSeconds"`
-	// How many plugins run at a time on the node, in all calls together: a call runs one at a time, and has a place from its first plugin
-	// to its last. Further calls wait, up to a minute. 0 for no limit. Allow more if plugins wait for long, as for DHCP. Default: [DefaultMaxParallelDelegates].
+	// How many plugins run at a time on the node, in all calls together: a call runs one at a time, and has a slot from its first plugin
+	// to its last. Further calls wait, up to 40 s. 0 for no limit. Allow more if plugins wait for long, as for DHCP. Default: [DefaultMaxParallelDelegates].
 	MaxParallelDelegates *int `json:"maxParallelDelegates"`
 	// Accepted, and without effect: a DEL keeps on record what failed in any case.
 	RetryDeleteOnError bool `json:"retryDeleteOnError"`

@@ -298,6 +298,9 @@ func FromCache(dir string, s delegate.Sandbox, taken func(entry string) bool) (*
 		if err == nil && (c.ContainerID != s.ContainerID || (c.SandboxIfName != "" && c.SandboxIfName != s.IfName)) {
 			continue
 		}
+		if (err != nil || c.SandboxIfName == "") && filepath.Clean(dir) == runtimesCache {
+			continue // the runtime's own, in a folder that it shares with Plexus
+		}
 		if (err != nil || c.SandboxIfName == "") && taken != nil && taken(filepath.Base(file)) {
 			continue
 		}

@@ -29,7 +29,7 @@ func TestReadinessFileWithoutInotify(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer os.RemoveAll(dir)
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
 		program := filepath.Join(dir, "test")
 		if err = os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
