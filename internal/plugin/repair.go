@@ -39,15 +39,16 @@ const retryMark = "retry "
 // their sandbox is gone. Each sandbox has a time of its own, and those that were tried last come last. What it cannot do is logged and
 // tried again, and never fails the call, which has no part in it.
 func (c *call) repair(ctx context.Context, bootID string) {
-	if !repairDue(c.marker(), bootID) {
+	due, booted := repairDue(c.marker(), bootID)
+	if !due {
 		return
 	}
 	// One call does it, and not each that starts meanwhile.
 	c.warn("mark what is to be undone", os.WriteFile(c.marker(), []byte(retryMark+bootID), 0o600))
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
-	due, left, err := c.repairs(ctx, bootID)
-	for _, k := range due {
+	keys, left, err := c.repairs(ctx, bootID, booted)
+	for _, k := range keys {
 		if ctx.Err() != nil {
 			err = errors.Join(err, ctx.Err())
 			break
@@ -78,10 +79,11 @@ func (c *call) retryLater() {
 	c.warn("mark what is to be undone", err)
 }
 
-func repairDue(marker, bootID string) bool {
+// repairDue reports whether a repair is due, and whether it is the first of this boot.
+func repairDue(marker, bootID string) (bool, bool) {
 	seen, err := os.ReadFile(marker)
 	if err != nil {
-		return true
+		return true, true
 	}
 	pause := repairInterval
 	switch string(seen) {
@@ -89,15 +91,15 @@ func repairDue(marker, bootID string) bool {
 	case retryMark + bootID:
 		pause = repairPause
 	default:
-		return true
+		return true, true
 	}
 	info, err := os.Stat(marker)
-	return err != nil || time.Since(info.ModTime()).Abs() > pause // a clock that jumps delays it by that at most
+	return err != nil || time.Since(info.ModTime()).Abs() > pause, false // a clock that jumps delays it by that at most
 }
 
-// repairs are the keys of records that a repair has to look at now, those that were tried last at the end. The second value reports whether
-// there are others, for later.
-func (c *call) repairs(ctx context.Context, bootID string) ([]string, bool, error) {
+// repairs are the keys of records that a repair has to look at now, those that were tried last at the end: after a boot all, later those
+// that have rested. The second value reports whether there are others, for later.
+func (c *call) repairs(ctx context.Context, bootID string, booted bool) ([]string, bool, error) {
 	keys, err := c.records.Keys()
 	var due []string
 	left := false
@@ -117,7 +119,7 @@ func (c *call) repairs(ctx context.Context, bootID string) ([]string, bool, erro
 		case e != nil:
 			err = errors.Join(err, e)
 		case !c.needsRepair(plan, bootID):
-		case resting(plan):
+		case !booted && resting(plan):
 			left = true
 		default:
 			due = append(due, k)
