@@ -164,6 +164,17 @@ func (r release) apply(t *testing.T, components ...string) {
 	awaitPlexus(t)
 }
 
+// delete deletes what the manifests with components have.
+func (r release) delete(t *testing.T, components ...string) {
+	t.Helper()
+	documents := strings.Split(r.manifests(t, components...), "---\n")
+	if env.install == installByHelm { // which leaves the CustomResourceDefinitions of a chart
+		documents = slices.DeleteFunc(documents, func(d string) bool { return strings.Contains(d, "\nkind: CustomResourceDefinition\n") })
+		kubectl(t, "", "delete", "namespace", env.namespace)
+	}
+	kubectl(t, strings.Join(documents, "---\n"), "delete", "-f", "-", "--ignore-not-found")
+}
+
 // applyPlexus applies the manifests of Plexus as it is now.
 func applyPlexus(t *testing.T, components ...string) {
 	t.Helper()

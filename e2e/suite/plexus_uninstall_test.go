@@ -52,7 +52,7 @@ func checkUninstalled(t *testing.T) {
 			t.Errorf("left on node %s:\n%s", node, left)
 		}
 	}
-	kubectl(t, current(t).manifests(t, components...), "delete", "-f", "-", "--ignore-not-found")
+	current(t).delete(t, components...)
 	pod := startPod(t, newPod(namespace, "plain", selecting("mgmt-net")))
 	checkDefaultNetwork(t, pod)
 	if got := getNetworkStatus(t, pod); got != nil {
@@ -62,9 +62,6 @@ func checkUninstalled(t *testing.T) {
 		if left := kubectl(t, "", "get", kind, "-o", "name"); strings.Contains(left, "plexus") {
 			t.Errorf("left of %s:\n%s", kind, left)
 		}
-	}
-	if env.install == installByHelm {
-		kubectl(t, "", "delete", "namespace", env.namespace)
 	}
 	if left := kubectl(t, "", "get", "namespace", env.namespace, "--ignore-not-found", "-o", "name"); left != "" {
 		t.Errorf("left: %s", left)
