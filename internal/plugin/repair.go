@@ -31,6 +31,9 @@ const (
 	busyRecord = 100 * time.Millisecond
 )
 
+// repairKey names the lock of a repair; no sandbox has such a key.
+const repairKey = "repair"
+
 // retryMark stands before the boot id in the marker when something is left to be undone.
 const retryMark = "retry "
 
@@ -44,7 +47,13 @@ func (c *call) repair(ctx context.Context, bootID string) {
 		return
 	}
 	// One call does it, and not each that starts meanwhile.
-	c.warn("mark what is to be undone", os.WriteFile(c.marker(), []byte(retryMark+bootID), 0o600))
+	atOnce, cancelLock := context.WithTimeout(ctx, time.Millisecond)
+	defer cancelLock()
+	lock, err := c.records.Lock(atOnce, repairKey)
+	if err != nil {
+		return
+	}
+	defer c.unlock(lock)
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
 	keys, left, err := c.repairs(ctx, bootID, booted)
