@@ -260,7 +260,8 @@ func (s *schedule) hangs() bool { return s.lockTimeout > 0 && !s.real }
 // partial reports whether a plugin may have been killed halfway in a sandbox.
 func (s *schedule) partial(p *sandboxPlan) bool {
 	for _, c := range p.calls {
-		if c.kill == delegate || c.kill == ipam || c.kill == everything || c.fault != nil {
+		// Plexus that is told to stop tells its plugin.
+		if c.kill == delegate || c.kill == ipam || c.kill == everything || c.kill == told || c.fault != nil {
 			return true
 		}
 	}

@@ -31,9 +31,6 @@ const (
 	busyRecord = 100 * time.Millisecond
 )
 
-// repairKey names the lock of a repair; no sandbox has such a key.
-const repairKey = "repair"
-
 // retryMark stands before the boot id in the marker when something is left to be undone.
 const retryMark = "retry "
 
@@ -49,7 +46,7 @@ func (c *call) repair(ctx context.Context, bootID string) {
 	// One call does it, and not each that starts meanwhile.
 	atOnce, cancelLock := context.WithTimeout(ctx, time.Millisecond)
 	defer cancelLock()
-	lock, err := c.records.Lock(atOnce, repairKey)
+	lock, err := record.OpenDir(filepath.Join(c.cfg.CNIDir, "repair")).LockAll(atOnce, true)
 	if err != nil {
 		return
 	}
