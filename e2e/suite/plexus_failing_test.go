@@ -30,7 +30,7 @@ func checkFailing(t *testing.T) {
 	t.Helper()
 	keepClean(t)
 	const (
-		pods     = 10
+		pods     = 13 // Each twice: the kubelet waits ten seconds and more between two sandboxes of a pod.
 		attempts = 25
 	)
 	node, namespace := env.cluster.Nodes()[0], newNetworks(t)

@@ -363,10 +363,9 @@ func checkStopped(t *testing.T) {
 	never := `{"spec": {"template": {"spec": {"nodeSelector": {"plexus.example/never": "true"}}}}}`
 	kubectl(t, "", "--namespace", env.namespace, "patch", "daemonset", "plexusd", "--patch", never)
 	eventually(t, "no daemon", func() bool { return len(daemonPods(t)) == 0 })
+	waits := createPod(t, newPod(namespace, "waits", selecting("business-net,mgmt-net")))
 	awaitStatusAsked(t)
 	checkCrash(t, stopped)
-
-	waits := createPod(t, newPod(namespace, "waits", selecting("business-net,mgmt-net")))
 	event := waitEvent(t, waits, "FailedCreatePodSandBox")
 	if !strings.Contains(event.Message, "plexus") {
 		t.Errorf("event FailedCreatePodSandBox: %q does not name Plexus", event.Message)
