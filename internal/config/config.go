@@ -151,7 +151,7 @@ type Log struct {
 	Compress                          bool
 }
 
-// document is the JSON form. Key names are those of the meta-plugin that is in use today. The comments of its fields
+// document is the JSON form. Key names are those of Multus. The comments of its fields
 // are the documentation (docs/configuration.md is made from them); [Name] stands for the value of that constant.
 type document struct {
 	// CNI version of the result; the container runtime sets it.
@@ -163,27 +163,27 @@ type document struct {
 	// CNI configurations instead of clusterNetwork: the first is the default network, the i-th gets the interface net<i>.
 	Delegates []json.RawMessage `json:"delegates"`
 	// The default network: a name (a NAD in multusNamespace, else a configuration in confDir with that name), or the absolute path of a
-	// file or folder. It goes before delegates; one of both is needed.
+	// file or folder. It takes precedence over delegates; one of the two is needed.
 	ClusterNetwork string `json:"clusterNetwork"`
 	// Further networks for every pod outside systemNamespaces, by name or path.
 	DefaultNetworks []string `json:"defaultNetworks"`
 	// Namespaces whose pods get no defaultNetworks, and a network-status only if they select networks. Default: [DefaultSystemNamespace].
 	SystemNamespaces []string `json:"systemNamespaces"`
-	// Where the NADs of clusterNetwork, defaultNetworks and the default-network annotation are looked for. Default: [DefaultNamespace].
+	// Namespace of the NADs of clusterNetwork, defaultNetworks and the default-network annotation. Default: [DefaultNamespace].
 	MultusNamespace string `json:"multusNamespace"`
 	// Refuse networks of another namespace than the pod's, on every path by which a pod can select one.
 	NamespaceIsolation bool `json:"namespaceIsolation"`
-	// Comma list of namespaces that isolation exempts, "default" if left out; once set, list default if it shall count.
+	// Comma-separated namespaces that isolation exempts, "default" if left out. If you set it, include default to keep it exempt.
 	GlobalNamespaces *string `json:"globalNamespaces"`
 	// Configurations of NADs with an empty spec, and of names without a NAD. Default: [DefaultConfDir].
 	ConfDir string `json:"confDir"`
 	// Records, locks, and libcni's result cache. Default: [DefaultCNIDir].
 	CNIDir string `json:"cniDir"`
-	// State of the meta-plugin that was here before; its sandboxes are taken down from it. Default: [DefaultLegacyCNIDir].
+	// State of Multus, from which Plexus detaches the sandboxes that Multus attached. Default: [DefaultLegacyCNIDir].
 	LegacyCNIDir string `json:"legacyCNIDir"`
 	// Searched for plugins before the runtime's CNI_PATH. Default: [DefaultBinDir].
 	BinDir string `json:"binDir"`
-	// Folder of the daemon's socket, which answers who the pod is and what it selects.
+	// Folder of the daemon's socket. The daemon says who the pod is and what it selects.
 	DaemonSocketDir string `json:"daemonSocketDir"`
 	// Ask the API server for each call, by plexusd lookup. Counts where daemonSocketDir is not set.
 	Kubeconfig string `json:"kubeconfig"`
@@ -195,21 +195,21 @@ type document struct {
 	ReadinessIndicatorFile string `json:"readinessindicatorfile"`
 	// A last network, made of the *.conf in the folder of that name beside clusterNetwork (a path then).
 	AuxiliaryCNIChainName string `json:"auxiliaryCNIChainName"`
-	// What becomes of a request that no plugin of the network declares as capability. "verify" asks for mac and ips by CNI_ARGS, and fails
-	// the ADD if the pod did not get them; it refuses all else. "refuse" refuses every one ("fail" is an old name of it). "ignore" asks as
-	// well, and does not look. Default: verify.
+	// What to do with a request that no plugin of the network declares as a capability. "verify" passes mac and ips in CNI_ARGS, and fails
+	// the ADD if the pod did not get them; it refuses all other requests. "refuse" refuses all ("fail" is an old name of it). "ignore" passes
+	// mac and ips as well, does not check the outcome, and drops the others. Default: verify.
 	UnsupportedRequests string `json:"unsupportedRequests"`
-	// Which networks a CHECK asks: "default", the default network alone, or "all". CRI-O calls CHECK while a pod starts, and many an IPAM
-	// plugin has none. Default: default.
+	// Which networks a CHECK asks: "default", only the default network, or "all". CRI-O calls CHECK while a pod starts, and many IPAM
+	// plugins have none. Default: default.
 	CheckNetworks string `json:"checkNetworks"`
 	// The only plugins that networks from the cluster may call, by type: those of their configurations, of their IPAM and of plugins that
-	// they delegate to. Networks that stand in this configuration, or in files that it names, are not bound by it. All if left out.
+	// they delegate to. It does not restrict networks in this configuration, or in files that it names. All if left out.
 	AllowedPlugins []string `json:"allowedPlugins"`
 	// How many networks a pod may have in all, 1 to [mostNetworks]. Default: [DefaultMaxNetworks].
 	MaxNetworksPerPod *int `json:"maxNetworksPerPod"`
 	// Whether the annotation v1.multus-cni.io/default-network may replace a default network that is in this configuration or in a file.
-	// The daemon says what the annotation is: with daemonSocketDir the default is false, so that a daemon that lies does not decide about
-	// the default network; otherwise true. A clusterNetwork that is a NAD can always be replaced.
+	// The daemon reports the annotation, so with daemonSocketDir the default is false: a compromised daemon must not choose the default
+	// network. Otherwise it is true. A clusterNetwork that is a NAD can always be replaced.
 	DefaultNetworkAnnotation *bool `json:"defaultNetworkAnnotation"`
 	// Let that annotation ask for portMappings, which are added to those of the container runtime. Neither Pod Security nor quotas nor the
 	// scheduler see them.
@@ -220,15 +220,15 @@ type document struct {
 	// [DefaultDelegateTimeout].
 	DelegateTimeoutSeconds *int `json:"delegateTimeoutSeconds"`
 	// How long STATUS still succeeds while plexusd (without a daemon: the API server) is away, counted from when it was last seen ready; 0 to
-	// [maxStatusGrace]. A runtime turns a STATUS that fails into a node that is NotReady, on which the kubelet starts no pod and restarts no
-	// container, so this has to outlast an update of plexusd. Default: [DefaultStatusGrace].
+	// [maxStatusGrace]. When STATUS fails, the runtime makes the node NotReady, and the kubelet starts no pod and restarts no container
+	// there, so this must be longer than an update of plexusd. Default: [DefaultStatusGrace].
 	StatusGraceSeconds *int `json:"statusGraceSeconds"`
-	// How many plugins run at a time on the node, in all calls together: a call runs one at a time, and has a slot from its first plugin
-	// to its last. Further calls wait, up to 40 s. 0 for no limit. Allow more if plugins wait for long, as for DHCP. Default: [DefaultMaxParallelDelegates].
+	// How many plugins run at a time on the node, in all calls together: a call runs one at a time, and holds a slot from its first plugin
+	// to its last. Further calls wait, up to 40 s. 0 for no limit. Allow more if plugins wait for a long time, as for DHCP. Default: [DefaultMaxParallelDelegates].
 	MaxParallelDelegates *int `json:"maxParallelDelegates"`
-	// Accepted, and without effect: a DEL keeps on record what failed in any case.
+	// Accepted, without effect: a DEL always keeps on record what failed.
 	RetryDeleteOnError bool `json:"retryDeleteOnError"`
-	// "error", "warn", "info" or "debug"; "panic" and "verbose" are understood too. Default: info.
+	// "error", "warn", "info" or "debug"; "panic" and "verbose" are accepted too. Default: info.
 	LogLevel string `json:"logLevel"`
 	// Log to stderr as well.
 	LogToStderr bool `json:"logToStderr"`
@@ -236,7 +236,7 @@ type document struct {
 	LogFile string `json:"logFile"`
 	// Rotation of logFile.
 	LogOptions logOptions `json:"logOptions"`
-	// What the container runtime asks of the default network, by the capabilities that the configuration claims.
+	// What the container runtime requests of the default network, for the capabilities that the configuration declares.
 	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig"`
 }
 
