@@ -224,7 +224,8 @@ type document struct {
 	// there, so this must be longer than an update of plexusd. Default: [DefaultStatusGrace].
 	StatusGraceSeconds *int `json:"statusGraceSeconds"`
 	// How many plugins run at a time on the node, in all calls together: a call runs one at a time, and holds a slot from its first plugin
-	// to its last. Further calls wait, up to 40 s. 0 for no limit. Allow more if plugins wait for a long time, as for DHCP. Default: [DefaultMaxParallelDelegates].
+	// to its last. Further calls wait, up to 40 s. 0 for no limit. Allow more if plugins wait for a long time, as for DHCP. Default:
+	// [DefaultMaxParallelDelegates].
 	MaxParallelDelegates *int `json:"maxParallelDelegates"`
 	// Accepted, without effect: a DEL always keeps on record what failed.
 	RetryDeleteOnError bool `json:"retryDeleteOnError"`
