@@ -120,8 +120,6 @@ type Plan struct {
 	Sandbox Sandbox `json:"sandbox"`
 	// NetNSCookie identifies the sandbox's namespace, whose path may become another one's; 0 when that is not known.
 	NetNSCookie uint64 `json:"netnsCookie,omitempty"`
-	// MountNS identifies the mount namespace in which the path of the sandbox's namespace means something.
-	MountNS string `json:"mountNS,omitempty"`
 	// StateDir is the folder of the result cache where that is not Plexus' own: the attachments were made by Multus.
 	StateDir string  `json:"stateDir,omitempty"`
 	Pod      pod.Ref `json:"pod,omitzero"`
@@ -183,11 +181,9 @@ type Request struct {
 	BootID  string
 	// NetNSCookie identifies the namespace of the sandbox.
 	NetNSCookie uint64
-	// MountNS identifies the mount namespace of the call.
-	MountNS string
-	Now     time.Time
-	Sandbox Sandbox
-	Args    pod.Args
+	Now         time.Time
+	Sandbox     Sandbox
+	Args        pod.Args
 	// RuntimeConfig is the runtime's; it goes to the default network only (NPWG §7.5).
 	RuntimeConfig map[string]json.RawMessage
 	// Networks are in the order of attachment; the first is the default network.
@@ -205,7 +201,7 @@ func NewPlan(r Request) (*Plan, error) {
 	if most := cmp.Or(r.MaxNetworks, MaxAttachments); len(r.Networks) > most {
 		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are allowed: select fewer, or raise \"maxNetworksPerPod\" in Plexus' configuration", ErrInvalid, len(r.Networks), most)
 	}
-	p := &Plan{Version: PlanVersion, Config: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, NetNSCookie: r.NetNSCookie, MountNS: r.MountNS, Pod: r.Args.Pod}
+	p := &Plan{Version: PlanVersion, Config: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, NetNSCookie: r.NetNSCookie, Pod: r.Args.Pod}
 	names := newNamer(r.Sandbox.IfName)
 	routes := map[string]string{} // family -> network that takes its default route
 	for i, n := range r.Networks {

@@ -153,7 +153,6 @@ func (c *call) plan(ctx context.Context, src source.Source, bootID string) (*del
 		BootID:        bootID,
 		Runtime:       callingRuntime(),
 		NetNSCookie:   c.netNSCookie(),
-		MountNS:       mountNS(),
 		Now:           time.Now().UTC().Truncate(time.Second),
 		Sandbox:       c.sandbox,
 		Args:          c.args,

@@ -229,8 +229,8 @@ func (c *call) isDead(p *delegate.Plan, runtime string, valid map[types.GCAttach
 	if runtime != "" && p.Runtime == runtime {
 		return true
 	}
-	// From another mount namespace a path that is not there proves nothing.
-	return (p.MountNS == "" || p.MountNS == mountNS()) && c.netNS(p, p.Sandbox.NetNS) == ""
+	// Where not even its folder is to be seen, as in another mount namespace, a path that is not there proves nothing.
+	return c.netNS(p, p.Sandbox.NetNS) == "" && (strings.HasPrefix(p.Sandbox.NetNS, "/proc/") || fileExists(filepath.Dir(p.Sandbox.NetNS)))
 }
 
 // gcUnrecorded sees to sandboxes that have no record, because it is lost or was quarantined, by what libcni's cache tells of them.

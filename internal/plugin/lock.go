@@ -183,12 +183,6 @@ func callingRuntime() string {
 	return name
 }
 
-// mountNS identifies the mount namespace of this process, "" if that cannot be told.
-func mountNS() string {
-	id, _ := os.Readlink("/proc/self/ns/mnt") // without it, paths are taken as they are
-	return id
-}
-
 func (c *call) patience() time.Duration {
 	if c.LockTimeout > 0 {
 		return c.LockTimeout
