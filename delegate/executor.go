@@ -244,7 +244,7 @@ func (e *Executor) detachAll(ctx context.Context, p *Plan, s Sandbox, list *[]At
 		}
 		if undone[i] = err == nil; !undone[i] {
 			err = a.failed(err)
-			a.State, a.Error = Failed, err.Error()
+			a.State, a.Error = UndoFailed, err.Error()
 			errs = append(errs, err)
 		}
 		*list = nil

@@ -181,7 +181,7 @@ func TestD8DelGoesOnAndKeepsWhatFailed(t *testing.T) {
 	if diff := cmp.Diff(want, h.calls); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}
-	if len(p.Attachments) != 1 || p.Attachments[0].Network != "d/lan" || p.Attachments[0].State != Failed || p.Attachments[0].Error == "" {
+	if len(p.Attachments) != 1 || p.Attachments[0].Network != "d/lan" || p.Attachments[0].State != UndoFailed || p.Attachments[0].Error == "" {
 		t.Errorf("left: %+v, want d/lan alone, with its error", p.Attachments)
 	}
 	h.fail = nil

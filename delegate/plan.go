@@ -56,8 +56,8 @@ const (
 	Planned State = "planned"
 	// Attached: its plugins have run, and Result is theirs.
 	Attached State = "attached"
-	// Failed: an attempt to undo it failed; another one is due.
-	Failed State = "failed"
+	// UndoFailed: an attempt to undo it failed; another one is due.
+	UndoFailed State = "failed"
 )
 
 // Attachment is one network of a sandbox: everything that ADD, CHECK and DEL of it need.
@@ -111,8 +111,8 @@ type PluginUndo struct {
 // Plan is all that is done for one sandbox by one ADD.
 type Plan struct {
 	Version int `json:"version"`
-	// Config is the name of the Plexus configuration that the runtime used: two runtimes may share one folder of records.
-	Config string `json:"config"`
+	// ConfName is the name of the Plexus configuration that the runtime used: two runtimes may share one folder of records.
+	ConfName string `json:"config"`
 	// Runtime is the program that called Plexus. Two runtimes may use one configuration, too: the GC of one knows nothing of the other's.
 	Runtime string `json:"runtime,omitempty"`
 	// BootID is the kernel's boot id at ADD. Sandboxes of an earlier boot are gone, their addresses are still leased.
@@ -201,7 +201,7 @@ func NewPlan(r Request) (*Plan, error) {
 	if most := cmp.Or(r.MaxNetworks, MaxAttachments); len(r.Networks) > most {
 		return nil, fmt.Errorf("%w: %d networks for one pod, at most %d are allowed: select fewer, or raise \"maxNetworksPerPod\" in Plexus' configuration", ErrInvalid, len(r.Networks), most)
 	}
-	p := &Plan{Version: PlanVersion, Config: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, NetNSCookie: r.NetNSCookie, Pod: r.Args.Pod}
+	p := &Plan{Version: PlanVersion, ConfName: r.Config, Runtime: r.Runtime, BootID: r.BootID, Began: r.Now, Sandbox: r.Sandbox, NetNSCookie: r.NetNSCookie, Pod: r.Args.Pod}
 	names := newNamer(r.Sandbox.IfName)
 	routes := map[string]string{} // family -> network that takes its default route
 	for i, n := range r.Networks {

@@ -30,9 +30,9 @@ func TestDoctorAccusesNoNetworkThatWasCorrected(t *testing.T) {
 	}
 	for i := range 6 {
 		plan := &delegate.Plan{
-			Version: 1, Config: "plexus", Began: time.Now(), Pod: pod.Ref{Namespace: "default", Name: "a"},
+			Version: 1, ConfName: "plexus", Began: time.Now(), Pod: pod.Ref{Namespace: "default", Name: "a"},
 			Sandbox:     delegate.Sandbox{ContainerID: fmt.Sprintf("c%d", i), NetNS: "/nonexistent", IfName: "eth0"},
-			Attachments: []delegate.Attachment{{Network: "default/b", IfName: "net1", State: delegate.Failed, List: list, Error: "invalid CIDR address: 10.202.0.0"}},
+			Attachments: []delegate.Attachment{{Network: "default/b", IfName: "net1", State: delegate.UndoFailed, List: list, Error: "invalid CIDR address: 10.202.0.0"}},
 		}
 		if err := record.Open[delegate.Plan](n.path("state", "records")).Save(fmt.Sprintf("c%d-eth0", i), plan); err != nil {
 			t.Fatal(err)

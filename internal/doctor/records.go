@@ -125,7 +125,7 @@ func orphanMend(n *node, p *inspect.Pod) string {
 // recordOf is the record of a sandbox that the configuration's own DEL may undo; nil for another's.
 func (n *node) recordOf(p *inspect.Pod) *delegate.Plan {
 	for _, r := range n.records {
-		if r.plan != nil && r.dir == p.StateDir && r.dir == n.conf.cfg.CNIDir && r.plan.Sandbox.ContainerID == p.ContainerID && r.plan.Config == n.conf.cfg.Name {
+		if r.plan != nil && r.dir == p.StateDir && r.dir == n.conf.cfg.CNIDir && r.plan.Sandbox.ContainerID == p.ContainerID && r.plan.ConfName == n.conf.cfg.Name {
 			return r.plan
 		}
 	}

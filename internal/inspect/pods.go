@@ -250,7 +250,7 @@ func (p *Pod) add(a *delegate.Attachment, young bool) {
 	shown := interfacesOf(a, p.NetNS)
 	state, reason := Attached, cmp.Or(a.Error, a.AddError)
 	switch {
-	case a.State == delegate.Failed || reason != "":
+	case a.State == delegate.UndoFailed || reason != "":
 		state = Failed
 		what := "could not be undone; the next DEL or GC tries again"
 		if a.Error == "" {

@@ -74,7 +74,7 @@ func result(ifName, address string) json.RawMessage {
 func webPlan(t *testing.T) *delegate.Plan {
 	t.Helper()
 	return &delegate.Plan{
-		Version: 1, Config: "plexus", BootID: boot, Began: now.Add(-time.Hour), Complete: true,
+		Version: 1, ConfName: "plexus", BootID: boot, Began: now.Add(-time.Hour), Complete: true,
 		Sandbox: delegate.Sandbox{ContainerID: "0123456789abcdef", NetNS: "/netns/web", IfName: "eth0"},
 		Pod:     pod.Ref{Namespace: "shop", Name: "web", UID: "u1"},
 		Attachments: []delegate.Attachment{
@@ -229,7 +229,7 @@ func TestPodsTellsWhatIsWrong(t *testing.T) {
 		},
 		"an undo that failed": {
 			change: func(p *delegate.Plan, _ *kernel, _ *Node) {
-				p.Attachments[1].State, p.Attachments[1].Error = delegate.Failed, "busy"
+				p.Attachments[1].State, p.Attachments[1].Error = delegate.UndoFailed, "busy"
 			},
 			state: Failed, states: "eth0 attached, net1 failed",
 			says: []string{"network shop/storage (interface net1): could not be undone; the next DEL or GC tries again: busy"},

@@ -223,7 +223,7 @@ func (c *call) collectAll(ctx context.Context, dead []*delegate.Plan, users map[
 
 // isDead reports whether a record is of a sandbox that the runtime has done with.
 func (c *call) isDead(p *delegate.Plan, runtime string, valid map[types.GCAttachment]bool) bool {
-	if p.Config != c.cfg.Name || valid[types.GCAttachment{ContainerID: p.Sandbox.ContainerID, IfName: p.Sandbox.IfName}] {
+	if p.ConfName != c.cfg.Name || valid[types.GCAttachment{ContainerID: p.Sandbox.ContainerID, IfName: p.Sandbox.IfName}] {
 		return false
 	}
 	if runtime != "" && p.Runtime == runtime {

@@ -260,7 +260,7 @@ func (c *call) saveBegun(k string, p *delegate.Plan) func() error {
 // adopt completes a plan that was not made by an ADD of ours, so that GC and a reboot know whose it is.
 func (c *call) adopt(p *delegate.Plan) {
 	p.Version = delegate.PlanVersion
-	p.Config = cmp.Or(p.Config, c.cfg.Name)
+	p.ConfName = cmp.Or(p.ConfName, c.cfg.Name)
 	if p.BootID == "" {
 		p.BootID, _ = c.Kernel.BootID() // without one a reboot leaves it to DEL and GC
 	}
