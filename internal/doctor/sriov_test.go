@@ -219,7 +219,7 @@ func TestSRIOVAccusesNoInnocent(t *testing.T) {
 					t.Fatal(err)
 				}
 				plan := &delegate.Plan{
-					Version: 1, Config: "plexus", Began: time.Now(), Complete: true, Pod: pod.Ref{Namespace: "default", Name: "a"},
+					Version: 1, ConfName: "plexus", Began: time.Now(), Complete: true, Pod: pod.Ref{Namespace: "default", Name: "a"},
 					Sandbox:     delegate.Sandbox{ContainerID: "c", NetNS: testenv.NetNS(t), IfName: "eth0"},
 					Attachments: []delegate.Attachment{{Network: "default/n", IfName: "net1", State: delegate.Attached, List: list, Device: device}},
 				}
