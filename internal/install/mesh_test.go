@@ -117,7 +117,8 @@ func TestServiceMeshesAreNotFought(t *testing.T) {
 			if strings.Count(got, tc.pluginType) != 1 || !strings.Contains(got, `"plexus"`) || !strings.Contains(got, `"mac"`) {
 				t.Errorf("%s: %s", ConfName, got)
 			}
-			if strings.Contains(said.String(), "took Plexus' configuration away") || node.Ready() != nil {
+			// Once, when the mesh's insertion and the primary's change are seen in one look; a fight is more than that.
+			if strings.Count(said.String(), "took Plexus' configuration away") > 1 || node.Ready() != nil {
 				t.Errorf("ready: %v; log: %s", node.Ready(), said)
 			}
 			if strings.Contains(said.String(), "it runs twice for each pod") != tc.twice {
