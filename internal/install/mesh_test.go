@@ -22,8 +22,9 @@ import (
 // mesh stands in for a service mesh's installer, after each change of the folder.
 type mesh func(t *testing.T, dir string)
 
-// insert puts a plugin behind those of a configuration, for which others of its type are taken out, and writes it for everybody to read.
-func insert(t *testing.T, path, pluginType string) {
+// insert puts a plugin behind those of a configuration, for which others of its type are taken out, and writes it for everybody to read. It returns
+// what it wrote, nil if it came amidst another's write.
+func insert(t *testing.T, path, pluginType string) []byte {
 	t.Helper()
 	var list map[string]any
 	data, err := os.ReadFile(path)
@@ -31,18 +32,18 @@ func insert(t *testing.T, path, pluginType string) {
 		err = json.Unmarshal(data, &list)
 	}
 	if err != nil {
-		return // in the middle of being replaced
+		return nil // in the middle of being replaced
 	}
 	plugins, ok := list["plugins"].([]any)
 	if !ok {
-		return
+		return nil
 	}
 	plugins = slices.DeleteFunc(plugins, func(p any) bool { return p.(map[string]any)["type"] == pluginType })
 	list["plugins"] = append(plugins, map[string]any{"type": pluginType, "log_level": "info"})
 	out, err := json.Marshal(list)
 	if err != nil {
 		t.Error(err)
-		return
+		return nil
 	}
 	tmp := path + ".mesh"
 	if err = os.WriteFile(tmp, out, 0o644); err == nil {
@@ -51,6 +52,7 @@ func insert(t *testing.T, path, pluginType string) {
 	if err != nil {
 		t.Error(err)
 	}
+	return out
 }
 
 // istio is cni/pkg/install of Istio 1.2x: of the lexically first file it wants that its plugin is in it, and does not look at the rest.
@@ -79,10 +81,7 @@ func linkerd() mesh {
 			if err != nil || sha256.Sum256(data) == sums[path] {
 				continue
 			}
-			insert(t, path, "linkerd-cni")
-			if data, err = os.ReadFile(path); err == nil {
-				sums[path] = sha256.Sum256(data)
-			}
+			sums[path] = sha256.Sum256(insert(t, path, "linkerd-cni"))
 		}
 	}
 }
@@ -108,6 +107,7 @@ func TestServiceMeshesAreNotFought(t *testing.T) {
 			awaitFile(t, conf, "plexus") // or else istio-cni is put into the primary network alone
 			run(t, dir, tc.act)
 			awaitFile(t, conf, tc.pluginType)
+			awaitQuiet(t, dir) // or else the mesh, which changes the primary too, may undo what is changed next
 			// A change of the primary, which Plexus follows, and the mesh accepts.
 			write(t, filepath.Join(dir, "10-flannel.conflist"), strings.Replace(flannel, `"portMappings":true`, `"portMappings":true,"mac":true`, 1))
 			awaitFile(t, conf, `"mac"`)
