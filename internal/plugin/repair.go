@@ -44,10 +44,9 @@ func (c *call) repair(ctx context.Context, bootID string) {
 		return
 	}
 	// One call does it, and not each that starts meanwhile.
-	atOnce, cancelLock := context.WithTimeout(ctx, time.Millisecond)
-	defer cancelLock()
-	lock, err := record.OpenDir(filepath.Join(c.cfg.CNIDir, "repair")).LockAll(atOnce, true)
-	if err != nil {
+	lock, err := record.OpenDir(filepath.Join(c.cfg.CNIDir, "repair")).TryLockAll()
+	if err != nil || lock == nil {
+		c.warn("undo what earlier calls left", err)
 		return
 	}
 	defer c.unlock(lock)

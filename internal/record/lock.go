@@ -45,6 +45,26 @@ func (d Dir) LockAll(ctx context.Context, exclusive bool) (*Lock, error) {
 	return d.acquire(ctx, filepath.Join(d.dir, suffixLock), how, false)
 }
 
+// TryLockAll takes the lock of the directory alone, and does not wait for it: nil when somebody has it.
+func (d Dir) TryLockAll() (*Lock, error) {
+	path := filepath.Join(d.dir, suffixLock)
+	err := makeDir(d.dir)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, withMend(d.dir, err))
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, withMend(d.dir, err))
+	}
+	switch err = flock(f, syscall.LOCK_EX|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return nil, f.Close()
+	case err != nil:
+		return nil, errors.Join(err, f.Close())
+	}
+	return &Lock{file: f}, nil
+}
+
 // File is the open lock file, for a child process to inherit (os/exec's Cmd.ExtraFiles). It must not be closed.
 func (l *Lock) File() *os.File { return l.file }
 
