@@ -119,10 +119,34 @@ func (c *Client) ask(ctx context.Context, limit time.Duration, reconnect bool, k
 	if response == nil {
 		return nil
 	}
+	// A small object becomes a large one in memory: a response of empty ones would take gigabytes before anybody could count them.
+	if n := values(reply.Body); n > maxValues {
+		return fmt.Errorf("%s: %w: response to %s has more than %d objects and lists", c.name, wire.ErrMalformed, kind, maxValues)
+	}
 	if err := json.Unmarshal(reply.Body, response); err != nil {
 		return fmt.Errorf("%w: %s: %w: response to %s: %w", source.ErrTryAgain, c.name, wire.ErrMalformed, kind, err)
 	}
 	return nil
+}
+
+// maxValues bounds the objects and lists of a response. The networks of a pod, at most some hundred, have a few each; their configurations
+// are texts.
+const maxValues = 20_000
+
+// values counts the objects and lists of a JSON text.
+func values(data []byte) int {
+	n, inString := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++ // the escaped byte may be a quote
+		case c == '"':
+			inString = !inString
+		case !inString && (c == '{' || c == '['):
+			n++
+		}
+	}
+	return n
 }
 
 // exchange connects, sends the request and reads the response; again and again, until ctx ends, while the other side is not there or
