@@ -13,6 +13,8 @@ const (
 	// goneAfter is how long the undo of an attachment whose interface is not there is tried before its sandbox goes without it: what
 	// keeps its plugins from it may pass.
 	goneAfter = 10 * time.Second
+	// tolerableTries is how often it has to have failed by then: one try may take that long by itself.
+	tolerableTries = 2
 	// giveUpAfter is the same for any other attachment, and how long one is kept on record that never came about.
 	giveUpAfter = 5 * time.Minute
 	// forgetAfter is when an attachment is forgotten that did come about: its interface is not there, its addresses are released, and what its
@@ -36,7 +38,7 @@ func (p *Plan) BeginUndo(now time.Time) {
 func (p *Plan) Tolerable(now time.Time) bool {
 	since := p.undoingFor(now)
 	tolerable := func(a Attachment) bool {
-		return a.Tries > 0 && (since > giveUpAfter || (a.Gone && since > goneAfter))
+		return a.Tries >= tolerableTries && (since > giveUpAfter || (a.Gone && since > goneAfter))
 	}
 	return !slices.ContainsFunc(slices.Concat(p.Attachments, p.Leftovers), func(a Attachment) bool { return !tolerable(a) })
 }

@@ -127,17 +127,18 @@ func TestASandboxMayGoWithoutWhatCannotBeUndone(t *testing.T) {
 		// may: the sandbox may go. never: the attachment is forgotten.
 		may, never bool
 	}{
-		"its interface is not there":                         {Attachment{Gone: true, Tries: 1}, time.Second, false, false},
-		"its interface is not there, for a moment":           {Attachment{Gone: true, Tries: 1}, time.Minute, true, false},
-		"its interface is there":                             {Attachment{Tries: 1}, time.Minute, false, false},
-		"its interface is there, for long":                   {Attachment{Tries: 1}, time.Hour, true, false},
+		"its interface is not there":                         {Attachment{Gone: true, Tries: 2}, time.Second, false, false},
+		"its interface is not there, for a moment":           {Attachment{Gone: true, Tries: 2}, time.Minute, true, false},
+		"its interface is there":                             {Attachment{Tries: 2}, time.Minute, false, false},
+		"its interface is there, for long":                   {Attachment{Tries: 2}, time.Hour, true, false},
+		"the first try took long":                            {Attachment{Gone: true, Tries: 1}, time.Hour, false, false},
 		"it was not tried":                                   {Attachment{}, time.Hour, false, false},
-		"it never came about":                                {Attachment{Gone: true, Tries: 1, Refused: true, Undo: undone}, time.Minute, true, false},
-		"it never came about, for long":                      {Attachment{Gone: true, Tries: 1, Refused: true, Undo: undone, Begun: &two}, time.Hour, true, true},
-		"its first plugin is not undone, for long":           {Attachment{Gone: true, Tries: 1, Refused: true, Undo: []PluginUndo{{Tries: 1, Released: true}, {Tries: 1, Released: true}}}, time.Hour, true, false},
-		"its addresses are not released, for long":           {Attachment{Gone: true, Tries: 1, Refused: true, Undo: []PluginUndo{{Done: true}, {Tries: 1}}}, time.Hour, true, false},
-		"it never came about, and the clock was ahead":       {Attachment{Gone: true, Tries: 1, Refused: true, Undo: undone}, -time.Hour, true, true},
-		"its plugins refused it, and its interface is there": {Attachment{Tries: 1, Refused: true, Undo: undone}, time.Hour, true, false},
+		"it never came about":                                {Attachment{Gone: true, Tries: 2, Refused: true, Undo: undone}, time.Minute, true, false},
+		"it never came about, for long":                      {Attachment{Gone: true, Tries: 2, Refused: true, Undo: undone, Begun: &two}, time.Hour, true, true},
+		"its first plugin is not undone, for long":           {Attachment{Gone: true, Tries: 2, Refused: true, Undo: []PluginUndo{{Tries: 1, Released: true}, {Tries: 1, Released: true}}}, time.Hour, true, false},
+		"its addresses are not released, for long":           {Attachment{Gone: true, Tries: 2, Refused: true, Undo: []PluginUndo{{Done: true}, {Tries: 1}}}, time.Hour, true, false},
+		"it never came about, and the clock was ahead":       {Attachment{Gone: true, Tries: 2, Refused: true, Undo: undone}, -time.Hour, true, true},
+		"its plugins refused it, and its interface is there": {Attachment{Tries: 2, Refused: true, Undo: undone}, time.Hour, true, false},
 	} {
 		p := &Plan{Attachments: []Attachment{tc.a}, UndoSince: now.Add(-tc.since), Began: now.Add(-24 * time.Hour)}
 		if got := p.Tolerable(now); got != tc.may {
