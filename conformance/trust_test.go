@@ -68,6 +68,15 @@ func TestTrust(t *testing.T) {
 				w.expectRefused(types.ErrInvalidNetworkConfig, "default/a", "is no file name of a CNI plugin")
 			}
 		},
+		"R24 a nested plugin behind a key that is there twice": func(w *world) {
+			for _, nested := range []string{
+				`"ipam":{"type":"evil","type":null}`, `"ipam":{"type":null}`, `"delegate":{"type":"b","ipam":{"type":"evil"},"IPAM":{}}`, `"delegates":[{"type":"x","Type":"y"}]`,
+			} {
+				w.nad("default/a", `{"cniVersion":"1.0.0","name":"a","type":"recorder","record":"`+w.path("calls")+`",`+nested+`}`)
+				w.annotate(networks, "a")
+				w.expectRefused(types.ErrInvalidNetworkConfig, "default/a")
+			}
+		},
 		"R24 plugins nested without end": func(w *world) {
 			conf := w.recorder(nil)
 			for range 40 {

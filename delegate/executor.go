@@ -168,10 +168,11 @@ func (e *Executor) attach(ctx context.Context, s Sandbox, a *Attachment, plugins
 			return err
 		}
 	}
-	a.State, a.Result, a.Begun = Attached, result, nil
+	a.State, a.Result = Attached, result
 	if err := e.verify(s, a); err != nil {
 		return err
 	}
+	a.Begun = nil
 	return e.step("attached " + a.IfName)
 }
 

@@ -4,6 +4,7 @@
 package nad
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -26,6 +27,41 @@ func runtimeKey(plugin map[string]json.RawMessage) string {
 	return ""
 }
 
+// checkOnce refuses a key that an object has twice, in any letters. Readers differ in which of two they take, and in whether a second object
+// takes the place of the first or adds to it: a plugin could call another one than that which was checked here.
+func checkOnce(raw json.RawMessage) error {
+	type level struct {
+		object, value bool // value: the next token is one
+		keys          map[string]bool
+	}
+	var stack []level
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	for {
+		token, err := dec.Token()
+		if err != nil {
+			return nil //nolint:nilerr // It has ended: that it is JSON was seen before.
+		}
+		top := len(stack) - 1
+		if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
+			stack = stack[:top]
+			continue
+		}
+		if top >= 0 && stack[top].object {
+			if !stack[top].value {
+				key := strings.ToLower(fmt.Sprint(token))
+				if stack[top].keys[key] {
+					return invalidf("key %s is there twice: keep one", quote(fmt.Sprint(token)))
+				}
+				stack[top].keys[key] = true
+			}
+			stack[top].value = !stack[top].value
+		}
+		if delim, ok := token.(json.Delim); ok {
+			stack = append(stack, level{object: delim == '{', keys: map[string]bool{}})
+		}
+	}
+}
+
 // maxNested bounds how deep plugins call others: an IPAM of a delegate of a delegate is more than is known to exist.
 const maxNested = 8
 
@@ -39,6 +75,9 @@ func appendNested(types []string, plugin map[string]json.RawMessage, depth int) 
 		if depth > maxNested {
 			return types, invalidf("plugins call each other more than %d deep: write a flatter configuration", maxNested)
 		}
+		if err := checkOnce(plugin[key]); err != nil {
+			return types, fmt.Errorf("%s: %w", key, err)
+		}
 		called := []json.RawMessage{plugin[key]}
 		if strings.HasPrefix(string(plugin[key]), "[") && json.Unmarshal(plugin[key], &called) != nil {
 			continue
@@ -50,7 +89,13 @@ func appendNested(types []string, plugin map[string]json.RawMessage, depth int) 
 			}
 			for _, k := range slices.Sorted(maps.Keys(nested)) {
 				var text string
-				if !strings.EqualFold(k, "type") || json.Unmarshal(nested[k], &text) != nil || text == "" {
+				if !strings.EqualFold(k, "type") {
+					continue
+				}
+				if string(nested[k]) == "null" || json.Unmarshal(nested[k], &text) != nil {
+					return types, invalidf("%s: \"type\" is no string: write the name of a plugin, or leave it out", key)
+				}
+				if text == "" {
 					continue
 				}
 				if err := checkType(text); err != nil {

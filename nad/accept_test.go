@@ -53,7 +53,6 @@ func TestNestedTypes(t *testing.T) {
 		`{"type":"x","ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/8"}]]}}`:           {"host-local"},
 		`{"type":"flannel","delegate":{"type":"bridge","ipam":{"type":"dhcp"}}}`:                   {"bridge", "dhcp"},
 		`{"type":"x","Delegates":[{"plugins":[{"type":"a"},{"TYPE":"plexus"}]},7,null,[{}]]}`:      {"a", "plexus"},
-		`{"type":"x","ipam":{"type":"host-local","Type":"plexus"}}`:                                {"plexus", "host-local"},
 		`{"plugins":[{"type":"x","ipam":{"type":"a"}},{"type":"y","delegate":{"type":"plexus"}}]}`: {"a", "plexus"},
 		`{"type":"x","qos":{"type":"plexus"}}`:                                                     nil,
 	} {
@@ -66,6 +65,24 @@ func TestNestedTypes(t *testing.T) {
 		}
 		if got, want := list.Calls("plexus"), strings.Contains(strings.Join(want, " "), "plexus"); got != want {
 			t.Errorf("%s: Calls = %v", config, got)
+		}
+	}
+}
+
+// TestNestedKeysAreThereOnce: readers differ in which of two they take.
+func TestNestedKeysAreThereOnce(t *testing.T) {
+	t.Parallel()
+	for _, config := range []string{
+		`{"type":"x","ipam":{"type":"host-local","Type":"plexus"}}`,
+		`{"type":"x","ipam":{"type":"evil","type":null}}`,
+		`{"type":"x","delegate":{"type":"b","ipam":{"type":"evil"},"ipam":{}}}`,
+		`{"type":"x","delegates":[{"type":"a","args":{"k":1,"K":2}}]}`,
+	} {
+		if _, err := Normalize([]byte(config), testDefaults); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", config, err)
+		}
+		if _, err := Recorded([]byte(config), testDefaults); err != nil {
+			t.Errorf("a record of %s cannot be read: %v", config, err)
 		}
 	}
 }

@@ -121,7 +121,7 @@ func (c *Client) ask(ctx context.Context, limit time.Duration, reconnect bool, k
 	}
 	// A small object becomes a large one in memory: a response of empty ones would take gigabytes before anybody could count them.
 	if n := values(reply.Body); n > maxValues {
-		return fmt.Errorf("%s: %w: response to %s has more than %d objects and lists", c.name, wire.ErrMalformed, kind, maxValues)
+		return fmt.Errorf("%s: %w: response to %s has more than %d values", c.name, wire.ErrMalformed, kind, maxValues)
 	}
 	if err := json.Unmarshal(reply.Body, response); err != nil {
 		return fmt.Errorf("%w: %s: %w: response to %s: %w", source.ErrTryAgain, c.name, wire.ErrMalformed, kind, err)
@@ -129,11 +129,11 @@ func (c *Client) ask(ctx context.Context, limit time.Duration, reconnect bool, k
 	return nil
 }
 
-// maxValues bounds the objects and lists of a response. The networks of a pod, at most some hundred, have a few each; their configurations
+// maxValues bounds the values of a response. The networks of a pod, at most some hundred, have a few each; their configurations
 // are texts.
 const maxValues = 20_000
 
-// values counts the objects and lists of a JSON text.
+// values counts the values of a JSON text, more or less.
 func values(data []byte) int {
 	n, inString := 0, false
 	for i := 0; i < len(data); i++ {
@@ -142,8 +142,8 @@ func values(data []byte) int {
 			i++ // the escaped byte may be a quote
 		case c == '"':
 			inString = !inString
-		case !inString && (c == '{' || c == '['):
-			n++
+		case !inString && (c == '{' || c == '[' || c == ','):
+			n++ // each element of a list but one has a comma, null among them
 		}
 	}
 	return n

@@ -12,8 +12,8 @@ import (
 func TestValuesAreCountedBeforeTheyAreDecoded(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int{
-		`{"networks":[{},{"ips":[]}]}`:       5,
-		`{"config":"{\"a\":[{}]}","b":"\\"}`: 1,
+		`{"networks":[{},{"ips":[]},null]}`:  7,
+		`{"config":"{\"a\":[{}]}","b":"\\"}`: 2,
 		`"{"`:                                0,
 		``:                                   0,
 	} {
