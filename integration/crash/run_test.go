@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -682,9 +683,26 @@ func waitForLocks() error {
 		if openErr != nil {
 			continue // it ended in between
 		}
+		// A plugin that hangs would hold it for ever. A repair ends those that had the time of a call, which is more than a schedule has.
+		hung := time.AfterFunc(hungAfter, func() { killHolders(path) })
 		err = errors.Join(err, unix.Flock(int(f.Fd()), unix.LOCK_EX), f.Close())
+		hung.Stop()
 	}
 	return err
+}
+
+// hungAfter is how long a plugin may hold the lock of a killed call.
+const hungAfter = 10 * time.Second
+
+// killHolders kills the processes that have a file open, but for this one.
+func killHolders(path string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/fd/*") // what has ended in between is not there
+	for _, fd := range files {
+		pid, err := strconv.Atoi(strings.Split(fd, "/")[2])
+		if target, linkErr := os.Readlink(fd); err == nil && linkErr == nil && target == path && pid != os.Getpid() {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have just ended
+		}
+	}
 }
 
 // forgetMemory takes away what a reboot takes: links, firewall rules, files in memory.
