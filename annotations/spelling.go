@@ -132,10 +132,11 @@ func didYouMean(key string) string {
 	folded := strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(key))
 	keys := slices.Sorted(maps.Keys(elementKeys()))
 	slices.SortStableFunc(keys, func(a, b string) int { return len(a) - len(b) }) // of two that are as near, the shorter
-	best, least := "", 3
+	const most = 2
+	best, least := "", most+1
 	for _, known := range keys {
 		k := strings.ToLower(strings.ReplaceAll(known, "-", ""))
-		n := typos(folded, k)
+		n := typos(folded, k, most)
 		if strings.HasPrefix(folded, k) && len(k) > 2 || strings.HasPrefix(k, folded) && len(folded) > 1 {
 			n = min(n, 1) // interfaceName, macAddress, ip
 		}
@@ -158,10 +159,16 @@ func MeantKey(key string) string {
 	case NetworksKey, DefaultNetworkKey, NetworkStatusKey, LegacyNetworkStatusKey:
 		return ""
 	}
-	best, least := "", maxTypos+1
-	for _, known := range []string{NetworksKey, DefaultNetworkKey} {
-		if n := typos(strings.ToLower(key), known); n < least {
-			best, least = known, n
+	return Nearest(key, []string{NetworksKey, DefaultNetworkKey}, maxTypos)
+}
+
+// Nearest is the candidate that a word is the fewest letters away from, in any case, "" if all are more than most away. Of two that are as
+// near it is the first.
+func Nearest(word string, candidates []string, most int) string {
+	best, least := "", most+1
+	for _, c := range candidates {
+		if n := typos(strings.ToLower(word), strings.ToLower(c), least-1); n < least {
+			best, least = c, n
 		}
 	}
 	return best
@@ -179,11 +186,12 @@ func NoticedKeys(pod map[string]string) []string {
 	return keys
 }
 
-// typos is how many letters have to be put in, left out or changed to make b of a (Levenshtein distance).
-func typos(a, b string) int {
-	const most = 64 // longer keys are like none of ours
-	if len(a) > most {
-		return most
+// typos is how many bytes have to be put in, left out or changed to make b of a (Levenshtein distance); more than most if that are too many,
+// and for words that are longer than any that is known.
+func typos(a, b string, most int) int {
+	const longest = 100
+	if len(a)-len(b) > most || len(b)-len(a) > most || len(a) > longest {
+		return most + 1
 	}
 	row := make([]int, len(b)+1)
 	for j := range row {

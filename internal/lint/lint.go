@@ -139,38 +139,9 @@ func short(s string) string {
 
 // meant names the candidate that a word may have been meant to be; "" if none is near.
 func meant(word string, candidates []string) string {
-	best, least := "", 1+len(word)/4
-	for _, c := range candidates {
-		if n := distance(strings.ToLower(word), strings.ToLower(c), least); n <= least && (best == "" || n < distance(strings.ToLower(word), strings.ToLower(best), least)) {
-			best = c
-		}
-	}
+	best := annotations.Nearest(word, candidates, 1+len(word)/4)
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf("; perhaps %q is meant", best)
-}
-
-// distance is how many bytes have to be changed to make b of a (Levenshtein), more than most if that are too many.
-func distance(a, b string, most int) int {
-	if len(a)-len(b) > most || len(b)-len(a) > most || len(a) > 100 {
-		return most + 1
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

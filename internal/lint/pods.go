@@ -6,6 +6,7 @@ package lint
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -132,7 +133,7 @@ func (p *podAnnotations) checkMisplaced(where string) {
 
 // check reports whether the pod selects networks, and what is wrong with how it does.
 func (p *podAnnotations) check() bool {
-	for _, key := range sortedKeys(p.values) {
+	for _, key := range slices.Sorted(maps.Keys(p.values)) {
 		domain, _, _ := strings.Cut(key, "/")
 		if slices.Contains(podKeys(), key) || slices.Contains(statusKeys(), key) {
 			continue
@@ -165,13 +166,4 @@ func (p *podAnnotations) check() bool {
 		}
 	}
 	return len(p.values[annotations.NetworksKey])+len(p.values[annotations.DefaultNetworkKey]) > 0
-}
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
