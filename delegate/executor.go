@@ -418,11 +418,7 @@ func (a *Attachment) previousResult() (json.RawMessage, error) {
 func (e *Executor) Check(ctx context.Context, p *Plan, all bool) error {
 	for i := range p.Attachments {
 		a := &p.Attachments[i]
-		ok, err := version.GreaterThanOrEqualTo(a.List.CNIVersion(), "0.4.0")
-		if err != nil {
-			return a.failed(err)
-		}
-		if !ok || a.List.DisableCheck() || (!all && !a.Default) {
+		if !a.List.HasCheck() || (!all && !a.Default) {
 			continue
 		}
 		if err := e.check(ctx, p.Sandbox, a); err != nil {
@@ -495,7 +491,7 @@ type GCRequest struct {
 func (e *Executor) GC(ctx context.Context, requests []GCRequest) error {
 	var errs []error
 	for n, r := range requests {
-		if r.List.DisableGC() {
+		if !r.List.HasGC() {
 			continue
 		}
 		if err := e.gc(ctx, r, n < len(requests)-1); err != nil {

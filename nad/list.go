@@ -257,11 +257,19 @@ func (l *List) Capabilities() map[string]bool { return maps.Clone(l.capabilities
 // Plugins are the configurations of the plugins, JSON objects, in order.
 func (l *List) Plugins() []json.RawMessage { return slices.Clone(l.plugins) }
 
-// DisableCheck reports whether the network wants no CHECK, DisableGC whether it wants no GC (CNI 1.1.0 §1).
-func (l *List) DisableCheck() bool { return l.disableCheck }
+// HasCheck reports whether a runtime calls CHECK of the network: from CNI 0.4.0 on, unless it
+// has `disableCheck` (CNI 1.1.0 §1).
+func (l *List) HasCheck() bool { return l.has("0.4.0") && !l.disableCheck }
 
-// DisableGC is explained at [List.DisableCheck].
-func (l *List) DisableGC() bool { return l.disableGC }
+// HasGC reports whether a runtime calls GC of the network: from CNI 1.1.0 on, unless it has
+// `disableGC` (CNI 1.1.0 §1).
+func (l *List) HasGC() bool { return l.has("1.1.0") && !l.disableGC }
+
+// has reports whether the version in effect, which is a supported one, is at least another.
+func (l *List) has(cniVersion string) bool {
+	ok, err := version.GreaterThanOrEqualTo(l.cniVersion, cniVersion)
+	return err == nil && ok
+}
 
 // Bytes is the list as JSON, which libcni can load.
 func (l *List) Bytes() json.RawMessage { return bytes.Clone(l.bytes) }

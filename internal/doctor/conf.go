@@ -14,8 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/version"
-
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/install"
 	"github.com/plexus-cni/plexus/nad"
@@ -85,8 +83,7 @@ func (d *Doctor) crioGC(dir string, n *node) []Finding {
 		if f.list == nil || path == n.conf.path || slices.ContainsFunc(f.types, func(t string) bool { return slices.Contains(metaPlugins(), t) }) {
 			continue
 		}
-		has, err := version.GreaterThanOrEqualTo(f.list.CNIVersion(), "1.1.0")
-		if err != nil || !has || isTrue(f.list, "disableGC") {
+		if !f.list.HasGC() {
 			continue
 		}
 		found = append(found, newFinding(ConfCRIOGC, path, fmt.Sprintf("CRI-O's GC tells network %s, with which it attached nothing itself, that no attachment is valid: at CNI %s its plugin may drop what Plexus attached with it", f.list.Name(), f.list.CNIVersion()),
@@ -139,8 +136,7 @@ func (d *Doctor) withoutCheck(n *node) []Finding {
 	}
 	var found []Finding
 	for _, w := range d.concerned(n) {
-		has, err := version.GreaterThanOrEqualTo(w.list.CNIVersion(), "0.4.0") // which brought CHECK
-		if err != nil || !has || isTrue(w.list, "disableCheck") {
+		if !w.list.HasCheck() {
 			continue
 		}
 		for _, p := range w.plugins() {
@@ -153,12 +149,6 @@ func (d *Doctor) withoutCheck(n *node) []Finding {
 		}
 	}
 	return found
-}
-
-// isTrue reports whether a key of a list is true; older configurations have it as a string (CNI 1.1.0 §1).
-func isTrue(list *nad.List, key string) bool {
-	var keys map[string]any
-	return json.Unmarshal(list.Bytes(), &keys) == nil && (keys[key] == true || keys[key] == "true")
 }
 
 // confOrder tells whether the runtime's choice is Plexus.

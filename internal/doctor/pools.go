@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"net/netip"
 	"os"
@@ -61,7 +62,7 @@ func (d *Doctor) checkPools(ctx context.Context, n *node) ([]Finding, error) {
 			found = append(found, pools[i].usage(leases[pools[i].dir], leaked[pools[i].dir])...)
 		}
 	}
-	for _, dir := range sortedKeys(leaked) {
+	for _, dir := range slices.Sorted(maps.Keys(leaked)) {
 		at := slices.IndexFunc(pools, func(p pool) bool { return p.dir == dir })
 		object := "leases in " + dir
 		if at >= 0 {
@@ -80,15 +81,6 @@ func (d *Doctor) checkPools(ctx context.Context, n *node) ([]Finding, error) {
 		found = append(found, nodeOverlaps(pools, n, isConcerned)...)
 	}
 	return append(found, addressConflicts(n.pods, n.chosen)...), nil
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // poolsOf reads the pools of a network.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -164,7 +165,7 @@ func (s *strictness) note(p *inspect.Pod, r *netdev.Routing) {
 
 func (s *strictness) findings() []Finding {
 	var found []Finding
-	for _, network := range sortedKeys(s.pods) {
+	for _, network := range slices.Sorted(maps.Keys(s.pods)) {
 		pods := s.pods[network]
 		slices.Sort(pods)
 		found = append(found, newFinding(RouteReversePath, "network "+network, fmt.Sprintf("strict reverse path filtering (rp_filter 1) on it in %d pods drops packets whose source is routed through another interface (%s)", len(pods), list(pods)),

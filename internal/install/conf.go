@@ -290,7 +290,7 @@ func (c Conf) Write() (Outcome, error) {
 	o := Outcome{Primary: cmp.Or(p.path, "the key "+keyDelegates), Warnings: warnings}
 	if p.path != "" {
 		dir := filepath.Dir(p.path)
-		o.Collected = dir == filepath.Clean(c.Dir) && collects(p.list)
+		o.Collected = dir == filepath.Clean(c.Dir) && p.list.HasGC()
 		o.folders = []string{dir, filepath.Join(dir, p.list.Name())}
 	}
 	path := filepath.Join(c.Dir, ConfName)
@@ -314,14 +314,6 @@ func (c Conf) Write() (Outcome, error) {
 		return o, err
 	}
 	return o, c.checkFirst()
-}
-
-// collects reports whether GC of a list is called: from CNI 1.1.0 on, unless it says disableGC.
-func collects(list *nad.List) bool {
-	var top struct {
-		DisableGC bool `json:"disableGC"`
-	}
-	return json.Unmarshal(list.Bytes(), &top) == nil && !top.DisableGC && list.CNIVersion() == "1.1.0" // the latest
 }
 
 // hostDirs are the folders that the configuration names, by the flags that give them.
