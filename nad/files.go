@@ -25,7 +25,7 @@ func FindFile(dir, name string, d Defaults) (*List, []string, error) {
 	if err := checkName(name); err != nil {
 		return nil, nil, err
 	}
-	paths, err := listFiles(dir, ".conflist", ".conf", ".json")
+	paths, err := listFiles(dir, IsFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("find network %s: %w", quote(name), err)
 	}
@@ -96,7 +96,7 @@ func LoadPath(path, ownType string, d Defaults) (*List, []string, error) {
 }
 
 func firstUsable(dir, ownType string, d Defaults) (*List, []string, error) {
-	paths, err := listFiles(dir, ".conflist", ".conf", ".json")
+	paths, err := listFiles(dir, IsFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read network configurations: %w", err)
 	}
@@ -207,7 +207,7 @@ func fromListFile(dir string, conf map[string]json.RawMessage, d Defaults) (*Lis
 // such directory. The caller has checked that network is a network name. One bad
 // file fails all: a chain with a link left out may lack what protects the pod.
 func chainedPlugins(dir, network string) ([]json.RawMessage, error) {
-	paths, err := listFiles(filepath.Join(dir, network), ".conf")
+	paths, err := listFiles(filepath.Join(dir, network), func(name string) bool { return filepath.Ext(name) == ".conf" })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -232,16 +232,22 @@ func chainedPlugins(dir, network string) ([]json.RawMessage, error) {
 	return plugins, nil
 }
 
-// listFiles returns the paths in dir that have one of the extensions, in lexical
-// order, directories left out.
-func listFiles(dir string, extensions ...string) ([]string, error) {
+// IsFile reports whether a container runtime takes a file of that name for a network
+// configuration: ".conflist", ".conf" or ".json".
+func IsFile(name string) bool {
+	return slices.Contains([]string{".conflist", ".conf", ".json"}, filepath.Ext(name))
+}
+
+// listFiles returns the paths in dir whose names are taken, in lexical order,
+// directories left out.
+func listFiles(dir string, takes func(name string) bool) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	var paths []string
 	for _, entry := range entries {
-		if !entry.IsDir() && slices.Contains(extensions, filepath.Ext(entry.Name())) {
+		if !entry.IsDir() && takes(entry.Name()) {
 			paths = append(paths, filepath.Join(dir, entry.Name()))
 		}
 	}

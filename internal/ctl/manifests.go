@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,14 +41,13 @@ func manifestPaths(name string, recursive bool) ([]string, error) {
 	}
 	var found []string
 	err = filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
-		hidden := strings.HasPrefix(entry.Name(), ".")
 		switch {
 		case err != nil:
 			return err
 		case path == name:
-		case entry.IsDir() && (hidden || !recursive):
+		case entry.IsDir() && (!recursive || strings.HasPrefix(entry.Name(), ".")):
 			return fs.SkipDir
-		case !entry.IsDir() && !hidden && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+		case !entry.IsDir() && manifest.IsManifest(entry.Name()):
 			found = append(found, path)
 		}
 		if len(found) > manifest.MaxFiles {

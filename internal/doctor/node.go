@@ -119,7 +119,7 @@ func readFolder(dir string) ([]confFile, error) {
 	}
 	var files []confFile
 	for _, e := range entries {
-		if e.IsDir() || !isConf(e.Name()) {
+		if e.IsDir() || !nad.IsFile(e.Name()) {
 			continue
 		}
 		f := confFile{name: e.Name()}
@@ -131,10 +131,6 @@ func readFolder(dir string) ([]confFile, error) {
 		files = append(files, f)
 	}
 	return files, nil
-}
-
-func isConf(name string) bool {
-	return slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name))
 }
 
 // loadConf reads the configuration of Plexus: the file of that name, or else whichever of its folder is of Plexus.
@@ -269,7 +265,7 @@ func (n *node) configured() []network {
 	}
 	files, _ := os.ReadDir(c.ConfDir) // without one there are none
 	for _, f := range files {
-		if isConf(f.Name()) && f.Type().IsRegular() {
+		if nad.IsFile(f.Name()) && f.Type().IsRegular() {
 			path := filepath.Join(c.ConfDir, f.Name())
 			list, _, err := nad.LoadPath(path, config.PluginType, nad.Defaults{Name: f.Name(), CNIVersion: c.CNIVersion})
 			take("", path, false, list, err)

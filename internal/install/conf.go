@@ -132,7 +132,7 @@ func (c Conf) configurations() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if !e.IsDir() && e.Name() != ConfName && slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
+		if !e.IsDir() && e.Name() != ConfName && nad.IsFile(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}

@@ -12,11 +12,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/plexus-cni/plexus/internal/bounded"
 	"github.com/plexus-cni/plexus/internal/config"
 	"github.com/plexus-cni/plexus/internal/source/manifest"
+	"github.com/plexus-cni/plexus/nad"
 )
 
 // Plugin types of Multus: the plugin that does the work, and the one that hands it to a daemon.
@@ -177,7 +177,7 @@ func Find(root string) (*Found, error) {
 		return nil, fmt.Errorf("find the configuration of Multus: %w", err)
 	}
 	for _, entry := range entries {
-		if entry.IsDir() || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(entry.Name())) {
+		if entry.IsDir() || !nad.IsFile(entry.Name()) {
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())

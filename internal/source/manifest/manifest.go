@@ -227,7 +227,7 @@ func read(dir string) (*Objects, error) {
 	all := &Objects{}
 	files := 0
 	for _, e := range entries {
-		if e.IsDir() || !isManifest(e.Name()) {
+		if e.IsDir() || !IsManifest(e.Name()) {
 			continue
 		}
 		if files++; files > MaxFiles {
@@ -281,7 +281,8 @@ func (o *Objects) merge(file string, parsed *Objects) {
 	}
 }
 
-func isManifest(name string) bool {
+// IsManifest reports whether a file of that name is read: .yaml, .yml or .json, and not hidden.
+func IsManifest(name string) bool {
 	switch filepath.Ext(name) {
 	case ".yaml", ".yml", ".json":
 		return !strings.HasPrefix(name, ".")
