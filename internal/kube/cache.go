@@ -86,21 +86,7 @@ func NewCache(client *Client, node string, log *slog.Logger) (*Cache, error) {
 		AddFunc:    func(any) { c.wake() },
 		UpdateFunc: func(any, any) { c.wake() },
 	})
-	_, nadHandlerErr := c.nads.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(before, now any) {
-			if b, ok := before.(*nadv1.NetworkAttachmentDefinition); ok && !isObject(now, b.UID) {
-				c.forget(b.UID)
-			}
-		},
-		DeleteFunc: func(obj any) {
-			if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = last.Obj
-			}
-			if d, ok := obj.(*nadv1.NetworkAttachmentDefinition); ok {
-				c.forget(d.UID)
-			}
-		},
-	})
+	_, nadHandlerErr := c.nads.AddEventHandler(onGone(func(d *nadv1.NetworkAttachmentDefinition) { c.forget(d.UID) }))
 	err := errors.Join(
 		handlerErr, nadHandlerErr,
 		c.pods.SetTransform(transform(trimPod)),
@@ -116,27 +102,30 @@ func NewCache(client *Client, node string, log *slog.Logger) (*Cache, error) {
 
 // OnGone lets f know of each pod that is gone, also when another one has taken its name. It is called before Run; f does not wait.
 func (c *Cache) OnGone(f func(pod.Ref)) error {
-	ref := func(obj any) pod.Ref {
-		if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-			obj = last.Obj
-		}
-		if m, ok := obj.(*metav1.PartialObjectMetadata); ok {
-			return podOf(m).Ref
-		}
-		return pod.Ref{}
-	}
-	_, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(before, now any) {
-			if b := ref(before); b.UID != ref(now).UID {
-				f(b)
-			}
-		},
-		DeleteFunc: func(obj any) { f(ref(obj)) },
-	})
-	if err != nil {
+	if _, err := c.pods.AddEventHandler(onGone(func(m *metav1.PartialObjectMetadata) { f(podOf(m).Ref) })); err != nil {
 		return fmt.Errorf("watch pods of this node: %w", err)
 	}
 	return nil
+}
+
+// onGone lets f know of each object that is gone, also when another one has taken its name.
+func onGone[T metav1.Object](f func(T)) cache.ResourceEventHandlerFuncs {
+	return cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(before, now any) {
+			b, ok := before.(T)
+			if n, same := now.(T); ok && (!same || n.GetUID() != b.GetUID()) {
+				f(b)
+			}
+		},
+		DeleteFunc: func(obj any) {
+			if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = last.Obj
+			}
+			if o, ok := obj.(T); ok {
+				f(o)
+			}
+		},
+	}
 }
 
 func (c *Cache) podWatch() cache.ListerWatcher {
@@ -246,11 +235,6 @@ func (c *Cache) forget(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.kept.set(uid, 0)
-}
-
-func isObject(obj any, uid types.UID) bool {
-	o, ok := obj.(metav1.Object)
-	return ok && o.GetUID() == uid
 }
 
 // watchFailed says what the operator can do about a watch that does not work. The informer goes on trying by itself.
