@@ -57,6 +57,10 @@ func PodInterfaces(r types.Result, ifName string, isOwn func(sandbox string) boo
 	if err != nil {
 		return nil, err
 	}
+	return podInterfaces(result, ifName, isOwn), nil
+}
+
+func podInterfaces(result *types100.Result, ifName string, isOwn func(sandbox string) bool) []PodInterface {
 	own := func(i *types100.Interface) bool { return i.Sandbox != "" && isOwn(i.Sandbox) }
 	if !slices.ContainsFunc(result.Interfaces, own) {
 		own = func(i *types100.Interface) bool { return i.Sandbox != "" && i.Name == ifName }
@@ -70,7 +74,7 @@ func PodInterfaces(r types.Result, ifName string, isOwn func(sandbox string) boo
 		}
 	}
 	if list == nil {
-		return []PodInterface{{Name: ifName, IPs: result.IPs}}, nil
+		return []PodInterface{{Name: ifName, IPs: result.IPs}}
 	}
 	for _, ip := range result.IPs {
 		place, ok := len(list)-1, true
@@ -81,7 +85,7 @@ func PodInterfaces(r types.Result, ifName string, isOwn func(sandbox string) boo
 			list[place].IPs = append(list[place].IPs, ip)
 		}
 	}
-	return list, nil
+	return list
 }
 
 // currentResult converts a result to the newest version; nil is an empty one. It is a plugin's output, and neither libcni's decoding nor

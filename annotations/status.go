@@ -52,14 +52,11 @@ type Attached struct {
 
 // StatusOf returns the status of one attachment: an object for each interface that [PodInterfaces] finds in its result.
 func StatusOf(a Attached) ([]Status, error) {
-	interfaces, err := PodInterfaces(a.Result, a.IfName, a.isOwn)
-	if err != nil {
-		return nil, fmt.Errorf("status of network %s: %w", a.Network, err)
-	}
 	result, err := currentResult(a.Result)
 	if err != nil {
 		return nil, fmt.Errorf("status of network %s: %w", a.Network, err)
 	}
+	interfaces := podInterfaces(result, a.IfName, a.isOwn)
 	list := make([]Status, len(interfaces))
 	for i, each := range interfaces {
 		list[i] = Status{
