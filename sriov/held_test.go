@@ -391,22 +391,16 @@ func TestDriverThatResetsItsVF(t *testing.T) {
 func TestTrustIsFirstAndLast(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	var writes []string
-	n.fake.Fault = func(op string) error {
-		if isWrite(op) {
-			writes = append(writes, op)
-		}
-		return nil
-	}
+	writes := n.recordWrites()
 	n.must("ADD", podA(), config(vf0, everything()))
-	if writes[0] != "SetVF trust" {
-		t.Errorf("ADD: %v", writes)
+	if added := writes(); added[0] != "SetVF trust" {
+		t.Errorf("ADD: %v", added)
 	}
-	writes = nil
 	n.must("DEL", podA(), config(vf0, everything()))
-	mac := slices.Index(writes, "SetLink mac")
-	if last := len(writes) - 1; writes[last] != "SetVF trust" || mac < 0 || mac < slices.Index(writes, "SetVF mac") {
-		t.Errorf("DEL: %v", writes)
+	deleted := writes()
+	mac := slices.Index(deleted, "SetLink mac")
+	if last := len(deleted) - 1; deleted[last] != "SetVF trust" || mac < 0 || mac < slices.Index(deleted, "SetVF mac") {
+		t.Errorf("DEL: %v", deleted)
 	}
 }
 

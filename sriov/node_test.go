@@ -244,6 +244,22 @@ func isWrite(op string) bool {
 	return strings.HasPrefix(op, "Set") || slices.Contains([]string{"MoveLink", "Configure"}, op)
 }
 
+// recordWrites returns what tells the writes since it was asked last.
+func (n *node) recordWrites() func() []string {
+	var writes []string
+	n.fake.Fault = func(op string) error {
+		if isWrite(op) {
+			writes = append(writes, op)
+		}
+		return nil
+	}
+	return func() []string {
+		all := writes
+		writes = nil
+		return all
+	}
+}
+
 func records(t *testing.T, n *node) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(n.dir, "records"))

@@ -63,15 +63,9 @@ func TestAddGivesAllThatIsAskedForAndDelTakesItBack(t *testing.T) {
 func TestWhatIsNotAskedForIsNotTouched(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	var writes []string
-	n.fake.Fault = func(op string) error {
-		if isWrite(op) {
-			writes = append(writes, op)
-		}
-		return nil
-	}
+	writes := n.recordWrites()
 	n.must("ADD", podA(), config(vf3, nil))
-	if diff := cmp.Diff([]string{"MoveLink", "SetLink up"}, writes); diff != "" {
+	if diff := cmp.Diff([]string{"MoveLink", "SetLink up"}, writes()); diff != "" {
 		t.Errorf("writes of an ADD without options (-want +got):\n%s", diff)
 	}
 }

@@ -48,11 +48,9 @@ func ref(name string) pod.Ref {
 	return pod.Ref{Namespace: fakeapi.Namespace, Name: name, UID: "u-" + name}
 }
 
-func TestTheDaemonsClientIsServed(t *testing.T) {
-	t.Parallel()
-	s, config := start(t)
-	s.AddPods(fakeapi.Pod{Name: "before", UID: "u-before", Networks: "a"})
-	s.AddDefinitions(fakeapi.Definition{Name: "a", Config: `{"type":"x"}`})
+// newCache is the daemon's watch, which does not run yet.
+func newCache(t *testing.T, config *rest.Config) (*kube.Client, *kube.Cache) {
+	t.Helper()
 	client, err := kube.NewClient(config, kube.ClientOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -61,10 +59,19 @@ func TestTheDaemonsClientIsServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client, cache
+}
+
+func TestTheDaemonsClientIsServed(t *testing.T) {
+	t.Parallel()
+	s, config := start(t)
+	s.AddPods(fakeapi.Pod{Name: "before", UID: "u-before", Networks: "a"})
+	s.AddDefinitions(fakeapi.Definition{Name: "a", Config: `{"type":"x"}`})
+	client, cache := newCache(t, config)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	go cache.Run(ctx)
-	if err = cache.WaitSynced(ctx); err != nil {
+	if err := cache.WaitSynced(ctx); err != nil {
 		t.Fatal(err)
 	}
 	s.AddPods(fakeapi.Pod{Name: "after", UID: "u-after"})
@@ -214,22 +221,15 @@ func TestPodsGo(t *testing.T) {
 	for _, name := range []string{"deleted", "ended", "replaced", "stays"} {
 		s.AddPods(fakeapi.Pod{Name: name, UID: "u-" + name})
 	}
-	client, err := kube.NewClient(config, kube.ClientOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := kube.NewCache(client, "node", slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, cache := newCache(t, config)
 	gone := make(chan pod.Ref, 10)
-	if err = cache.OnGone(func(r pod.Ref) { gone <- r }); err != nil {
+	if err := cache.OnGone(func(r pod.Ref) { gone <- r }); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	go cache.Run(ctx)
-	if err = cache.WaitSynced(ctx); err != nil {
+	if err := cache.WaitSynced(ctx); err != nil {
 		t.Fatal(err)
 	}
 	s.RemovePods("deleted")

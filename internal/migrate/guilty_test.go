@@ -44,15 +44,7 @@ func TestWhatIsNotThereIsTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := &Objects{}
-			if err := o.Parse("file", []byte(tc.in)); err != nil {
-				t.Fatal(err)
-			}
-			tr, err := Translate(Input{Conf: conf(t, `{"type": "multus", "clusterNetwork": "/etc/cni/net.d/10-a.conf"}`), Target: Kubernetes, Root: t.TempDir()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			findings, counts := Examine(tr, t.TempDir(), o)
+			findings, counts := examine(t, tc.in)
 			var got []string
 			for _, f := range findings {
 				got = append(got, fmt.Sprintf("%s %s %s", f.Code, f.Severity, f.Field))

@@ -418,15 +418,7 @@ func TestDevices(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := &Objects{}
-			if err := o.Parse("file", []byte(tc.in)); err != nil {
-				t.Fatal(err)
-			}
-			tr, err := Translate(Input{Conf: conf(t, `{"type": "multus", "clusterNetwork": "/etc/cni/net.d/10-a.conf"}`), Target: Kubernetes, Root: t.TempDir()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			findings, _ := Examine(tr, t.TempDir(), o)
+			findings, _ := examine(t, tc.in)
 			var got []string
 			for _, f := range findings {
 				got = append(got, f.Code)
@@ -436,6 +428,20 @@ func TestDevices(t *testing.T) {
 			}
 		})
 	}
+}
+
+// examine examines manifests for a cluster whose Multus has a default network and nothing else.
+func examine(t *testing.T, manifests string) ([]finding.Finding, Counts) {
+	t.Helper()
+	o := &Objects{}
+	if err := o.Parse("file", []byte(manifests)); err != nil {
+		t.Fatal(err)
+	}
+	tr, err := Translate(Input{Conf: conf(t, `{"type": "multus", "clusterNetwork": "/etc/cni/net.d/10-a.conf"}`), Target: Kubernetes, Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Examine(tr, t.TempDir(), o)
 }
 
 func TestSplitMend(t *testing.T) {
