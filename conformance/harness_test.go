@@ -523,26 +523,15 @@ func (w *world) expectRefused(code uint, words ...string) {
 // gate stops a delegate in the middle of a call.
 type gate struct {
 	t        *testing.T
-	listener net.Listener
+	listener *net.UnixListener
 	path     string
 }
 
 // newGate makes a gate. A delegate that has its path under "wait" comes to it.
 func newGate(t *testing.T) *gate {
 	t.Helper()
-	// Paths of sockets have at most 108 bytes, and folders of tests are named after the tests.
-	dir, err := os.MkdirTemp("", "gate") //nolint:usetesting // See above.
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
-	l, err := net.Listen("unix", path) //nolint:noctx // It does not wait.
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	return &gate{t: t, listener: l, path: path}
+	l := testenv.Socket(t)
+	return &gate{t: t, listener: l, path: l.Addr().String()}
 }
 
 // visitor is a delegate that waits at a gate.
@@ -556,7 +545,7 @@ type visitor struct {
 // await waits until a delegate has come. It is let go at the end of the test at the latest.
 func (g *gate) await() *visitor {
 	g.t.Helper()
-	if err := g.listener.(*net.UnixListener).SetDeadline(time.Now().Add(callTimeout)); err != nil {
+	if err := g.listener.SetDeadline(time.Now().Add(callTimeout)); err != nil {
 		g.t.Fatal(err)
 	}
 	conn, err := g.listener.Accept()
@@ -606,16 +595,7 @@ func (v *visitor) awaitEnd() {
 // eventually waits for what the kernel does not announce.
 func eventually(t *testing.T, what string, isTrue func() bool) {
 	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(callTimeout)
-	for !isTrue() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited %v in vain: %s", callTimeout, what)
-		}
-	}
+	testenv.Eventually(t, callTimeout, isTrue, func() string { return what })
 }
 
 // awaitFlock waits until a call waits for a lock of a file, as /proc/locks shows it: a line with "->" (Linux 2.6).

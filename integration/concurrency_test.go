@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -28,17 +27,8 @@ type gate struct {
 // newGate makes a gate that any number of plugins may come to.
 func newGate(t *testing.T) *gate {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gate") //nolint:usetesting // Paths of sockets have at most 108 bytes.
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	g := &gate{path: filepath.Join(dir, "s"), came: make(chan net.Conn, 1000)}
+	l := testenv.Socket(t)
+	g := &gate{path: l.Addr().String(), came: make(chan net.Conn, 1000)}
 	go func() {
 		for {
 			conn, err := l.Accept()

@@ -531,15 +531,5 @@ func dial(t *testing.T, netns, from, address string, l *net.TCPListener) string 
 // eventually polls until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline.Done():
-			t.Fatalf("after %v still not: %s", patience, what)
-		case <-tick.C:
-		}
-	}
+	testenv.Eventually(t, patience, holds, func() string { return what })
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/plexus-cni/plexus/internal/pod"
 	"github.com/plexus-cni/plexus/internal/source"
 	"github.com/plexus-cni/plexus/internal/source/remote"
+	"github.com/plexus-cni/plexus/internal/testenv"
 	"github.com/plexus-cni/plexus/internal/wire"
 	"github.com/plexus-cni/plexus/nad"
 )
@@ -167,16 +168,7 @@ func (d *running) await(t *testing.T, path string, code int, says string) {
 
 func eventually(t *testing.T, ok func() bool, what func() string) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(limit)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited %v for %s", limit, what())
-		}
-	}
+	testenv.Eventually(t, limit, ok, what)
 }
 
 func refOf(name string) pod.Ref {

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/plexus-cni/plexus/internal/testenv"
 )
 
 // gate is where a plugin waits in the middle of its ADD.
@@ -23,17 +24,8 @@ type gate struct {
 
 func newGate(t *testing.T) *gate {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gate") //nolint:usetesting // Paths of sockets have at most 108 bytes.
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	g := &gate{path: filepath.Join(dir, "s"), came: make(chan net.Conn, 10)}
-	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", g.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
+	l := testenv.Socket(t)
+	g := &gate{path: l.Addr().String(), came: make(chan net.Conn, 10)}
 	go func() {
 		for {
 			conn, err := l.Accept()

@@ -23,6 +23,7 @@ import (
 	"github.com/plexus-cni/plexus/annotations"
 	"github.com/plexus-cni/plexus/internal/kube"
 	"github.com/plexus-cni/plexus/internal/pod"
+	"github.com/plexus-cni/plexus/internal/testenv"
 	"github.com/plexus-cni/plexus/nad"
 )
 
@@ -571,14 +572,5 @@ func (l *logs) await(t *testing.T, text string) {
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(limit)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited %v for %s", limit, what)
-		}
-	}
+	testenv.Eventually(t, limit, ok, func() string { return what })
 }

@@ -5,7 +5,6 @@ package netdev_test
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -79,15 +78,7 @@ func (p pod) cutEth0(t *testing.T) {
 // eventually waits for what the kernel does in its own time.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for tick := time.Tick(5 * time.Millisecond); !done(); {
-		select {
-		case <-tick:
-		case <-ctx.Done():
-			t.Fatalf("still not: %s", what)
-		}
-	}
+	testenv.Eventually(t, 20*time.Second, done, func() string { return what })
 }
 
 // routes lists all routes of all tables but the local one, as text.
