@@ -42,45 +42,40 @@ func fetchKernel(ctx context.Context, a *apt, t tools, dir string) (taken, error
 			return taken{}, fmt.Errorf("%w: install the Debian packages gcc and make", err)
 		}
 	}
-	sets, err := a.kernels(ctx)
+	lacks := func(set kernelSet) []string { return set.missing }
+	set, err := firstKernel(ctx, a, t, dir, lacks, func(set kernelSet) error { return addNetdevsim(ctx, a, t, set, dir) })
 	if err != nil {
 		return taken{}, err
 	}
-	last := errors.New("none has all its packages")
-	tries := 0
-	for _, set := range sets {
-		if len(set.missing) > 0 {
-			fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: it lacks %s\n", set, a.release, strings.Join(set.missing, ", "))
-			continue
-		}
-		if tries++; tries > maxKernels {
-			break
-		}
-		err := errors.Join(clear(dir), unpackKernel(ctx, a, t, set, dir))
-		if err == nil {
-			err = addNetdevsim(ctx, a, t, set, dir)
-		}
-		if err == nil {
-			return taken{Packages: set.packages()}, finishKernel(ctx, t, set, dir)
-		}
-		if !errors.Is(err, errNotServed) {
-			return taken{}, err
-		}
-		fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: %v\n", set, a.release, err)
-		last = fmt.Errorf("%s: %w", set, err)
-	}
-	return taken{}, fmt.Errorf("%w: a kernel with what its modules are built from: %w", errNotServed, last)
+	return taken{Packages: set.packages()}, finishKernel(ctx, t, set, dir)
 }
 
 // fetchKernelAlone makes the same without netdevsim, for a reason.
 func fetchKernelAlone(ctx context.Context, a *apt, t tools, dir, reason string) (taken, error) {
-	sets, err := a.kernels(ctx)
+	lacks := func(set kernelSet) []string {
+		if set.image == nil {
+			return []string{imagePrefix + set.release}
+		}
+		return nil
+	}
+	set, err := firstKernel(ctx, a, t, dir, lacks, func(kernelSet) error { return nil })
 	if err != nil {
 		return taken{}, err
 	}
+	return taken{Packages: []string{set.String()}, Lacks: map[string]string{netdevsim: reason}}, finishKernel(ctx, t, set, dir)
+}
+
+// firstKernel unpacks the first kernel that lacks nothing, and that add succeeds with. It says why it passes over others.
+func firstKernel(ctx context.Context, a *apt, t tools, dir string, lacks func(kernelSet) []string, add func(kernelSet) error) (kernelSet, error) {
+	sets, err := a.kernels(ctx)
+	if err != nil {
+		return kernelSet{}, err
+	}
+	last := errors.New("none has all its packages")
 	tries := 0
 	for _, set := range sets {
-		if set.image == nil {
+		if missing := lacks(set); len(missing) > 0 {
+			fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: it lacks %s\n", set, a.release, strings.Join(missing, ", "))
 			continue
 		}
 		if tries++; tries > maxKernels {
@@ -88,14 +83,18 @@ func fetchKernelAlone(ctx context.Context, a *apt, t tools, dir, reason string) 
 		}
 		err := errors.Join(clear(dir), unpackKernel(ctx, a, t, set, dir))
 		if err == nil {
-			return taken{Packages: []string{set.String()}, Lacks: map[string]string{netdevsim: reason}}, finishKernel(ctx, t, set, dir)
+			err = add(set)
+		}
+		if err == nil {
+			return set, nil
 		}
 		if !errors.Is(err, errNotServed) {
-			return taken{}, err
+			return kernelSet{}, err
 		}
 		fmt.Fprintf(a.log, "kernel: passing over %s of Debian %s: %v\n", set, a.release, err)
+		last = fmt.Errorf("%s: %w", set, err)
 	}
-	return taken{}, fmt.Errorf("%w: a kernel", errNotServed)
+	return kernelSet{}, fmt.Errorf("%w: a kernel with its packages: %w", errNotServed, last)
 }
 
 // clear empties a folder.
